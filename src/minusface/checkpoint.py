@@ -1,0 +1,183 @@
+"""Checkpoints on disk: safetensors and a JSON card, written atomically; never a pickled module.
+
+A checkpoint is a folder. ``card.json`` says what the model is, how it was made and which files belong to
+it, with their SHA-256. Weight files carry the first digits of their hash in their names, so a save never
+overwrites what the card on disk refers to: replacing ``card.json`` is the one step that turns the old
+checkpoint into the new one, and a crash at any moment leaves one of the two whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as dump_tensors
+from torch import Tensor
+
+from minusface.errors import MinusfaceError
+
+CARD = "card.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a checkpoint is and how it came to be.
+
+    ``model`` holds what is needed to rebuild it: ``codec``, ``generator``, ``recognizer`` (each the fields
+    of its config, or None), ``n_duplicate`` and ``mask``; ``files`` is filled in by :func:`save`.
+    """
+
+    task: str
+    model: dict[str, Any]
+    config: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    format: int = FORMAT
+
+
+def versions() -> dict[str, str]:
+    """Versions worth remembering beside a result."""
+    from minusface import __version__
+
+    return {
+        "minusface": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a crash or a full disk leaves the old one, or none, never a half."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise MinusfaceError(f"{path}: cannot write ({error.strerror or error})") from error
+
+
+def save(folder: Path, card: Card, parts: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Write a checkpoint, replacing the one in ``folder`` if there is one.
+
+    Args:
+        folder: created when missing.
+        card: its ``files`` are replaced by what is written here.
+        parts: named groups of tensors, one file each: ``model`` always, ``training`` to go on from.
+
+    Raises:
+        MinusfaceError: the disk is full or refuses; the checkpoint already there stays whole.
+    """
+    files: dict[str, dict[str, Any]] = {}
+    for part, tensors in parts.items():
+        data = dump_tensors({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+        digest = hashlib.sha256(data).hexdigest()
+        name = f"{part}-{digest[:12]}.safetensors"
+        write_atomically(folder / name, data)
+        files[part] = {"name": name, "sha256": digest, "bytes": len(data)}
+    whole = Card(**{**asdict(card), "files": files})
+    write_atomically(folder / CARD, json.dumps(asdict(whole), indent=1, sort_keys=True).encode())
+    kept = {entry["name"] for entry in files.values()}
+    for old in folder.glob("*-*.safetensors"):
+        if old.name not in kept:
+            old.unlink(missing_ok=True)
+
+
+def find(path: Path | str) -> Path:
+    """The checkpoint folder meant by ``path``: itself, or the ``best`` or ``last`` of a run folder.
+
+    Raises:
+        MinusfaceError: none is there.
+    """
+    path = Path(path)
+    if path.name == CARD:
+        path = path.parent
+    for folder in (path, path / "best", path / "last"):
+        if (folder / CARD).is_file():
+            return folder
+    reason = "no card.json in it, nor in best/ or last/" if path.is_dir() else "no such folder"
+    raise MinusfaceError(f"{path}: not a checkpoint ({reason})")
+
+
+def load_card(path: Path | str) -> Card:
+    """Read a checkpoint's card.
+
+    Raises:
+        MinusfaceError: no checkpoint, or a card that is damaged or of a newer format.
+    """
+    file = find(path) / CARD
+    try:
+        raw = json.loads(file.read_bytes())
+        card = Card(**raw)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, TypeError) as error:
+        raise MinusfaceError(f"{file}: damaged card ({error})") from error
+    if card.format != FORMAT:
+        raise MinusfaceError(f"{file}: format {card.format}, this version reads format {FORMAT}")
+    return card
+
+
+def load_part(path: Path | str, part: str = "model", prefix: str = "") -> dict[str, Tensor]:
+    """Read one group of tensors, checked against the card's SHA-256.
+
+    Args:
+        path: a checkpoint or run folder.
+        part: ``model`` or ``training``.
+        prefix: only names that start so, with it cut off (``"generator."``).
+
+    Raises:
+        MinusfaceError: the part is missing, truncated or altered.
+    """
+    folder = find(path)
+    entry = load_card(folder).files.get(part)
+    if entry is None:
+        raise MinusfaceError(f"{folder}: holds no {part!r} part")
+    file = folder / str(entry["name"])
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise MinusfaceError(f"{file}: cannot read ({error.strerror or error})") from error
+    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        raise MinusfaceError(
+            f"{file}: damaged, {len(data)} bytes of {entry['bytes']} with another SHA-256 than the card's"
+        )
+    try:
+        tensors = load_tensors(data)
+    except SafetensorError as error:
+        raise MinusfaceError(f"{file}: not a safetensors file ({error})") from error
+    return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Copy tensors into a module of exactly these names and shapes.
+
+    Raises:
+        MinusfaceError: a name or shape differs; the first difference is named.
+    """
+    own = module.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        if name not in tensors:
+            raise MinusfaceError(f"{where}: {name} is missing; is it of another architecture?")
+        if name not in own:
+            raise MinusfaceError(f"{where}: {name} has no place in this architecture")
+        if own[name].shape != tensors[name].shape:
+            raise MinusfaceError(
+                f"{where}: {name} has shape {tuple(tensors[name].shape)}, "
+                f"expected {tuple(own[name].shape)}"
+            )
+    module.load_state_dict(dict(tensors))

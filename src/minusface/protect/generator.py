@@ -1,0 +1,117 @@
+"""The generator: a U-Net that regenerates the features it is given (paper section 3.3 and supplement).
+
+It is a pure module, apart from its training. Legend: B batch, F feature channels, H, W pixels, K width.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from minusface.config import GeneratorConfig
+from minusface.errors import MinusfaceError
+
+LEVELS = 5
+# Four halvings: crops must divide evenly, or the skips would not fit.
+STRIDE = 2 ** (LEVELS - 1)
+
+# Names of the reference implementation's checkpoints -> ours.
+_REFERENCE_NAMES = (
+    (re.compile(r"^left_conv_(\d)\.conv_ReLU\.(\d)\."), "down.{}.{}."),
+    (re.compile(r"^right_conv_([1-4])\.conv_ReLU\.(\d)\."), "merge.{}.{}."),
+    (re.compile(r"^deconv_(\d)\."), "up.{}."),
+    (re.compile(r"^right_conv_5\."), "project."),
+)
+
+
+class Regeneration(NamedTuple):
+    """What the generator makes of features."""
+
+    regenerated: Tensor
+    """(B, F, H, W), in the units of the features."""
+    latent: Tensor
+    """(B, 16 K, H/16, W/16), the bottleneck, not negative."""
+
+
+def double_conv(inputs: int, outputs: int) -> nn.Sequential:
+    """Two 3x3 convolutions, each followed by ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(outputs, outputs, 3, padding=1),
+        nn.ReLU(inplace=True),
+    )
+
+
+class UNet(nn.Module):
+    """Five levels of two convolutions, skips by concatenation, a 1x1 convolution at the end.
+
+    Args:
+        channels: F, of input and output: 192 for the codecs, 3 for the toy case.
+        width: K, channels of the first level; 64 gives the reference's 34.6 M parameters.
+    """
+
+    def __init__(self, channels: int = 192, width: int = 64) -> None:
+        super().__init__()
+        if width < 1:
+            raise MinusfaceError(f"generator width {width}: expected at least 1")
+        self.channels, self.width = channels, width
+        widths = [width * 2**level for level in range(LEVELS)]
+        ins = [channels, *widths[:-1]]
+        self.down = nn.ModuleList(double_conv(a, b) for a, b in zip(ins, widths, strict=True))
+        deep_to_shallow = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(a, b, 3, stride=2, padding=1, output_padding=1)
+            for a, b in deep_to_shallow
+        )
+        self.merge = nn.ModuleList(double_conv(a, b) for a, b in deep_to_shallow)
+        self.project = nn.Conv2d(width, channels, 1)
+
+    def forward(self, features: Tensor) -> Regeneration:
+        """Regenerate features (B, F, H, W); H and W divisible by 16."""
+        if features.shape[-1] % STRIDE or features.shape[-2] % STRIDE:
+            raise MinusfaceError(
+                f"generator: features of {features.shape[-2]}x{features.shape[-1]}, "
+                f"expected sides divisible by {STRIDE}"
+            )
+        skips, hidden = [], features
+        for level, convs in enumerate(self.down):
+            hidden = convs(nn.functional.max_pool2d(hidden, 2) if level else hidden)
+            skips.append(hidden)
+        latent = skips.pop()
+        for up, merge in zip(self.up, self.merge, strict=True):
+            hidden = merge(torch.cat([skips.pop(), up(hidden)], dim=1))
+        return Regeneration(self.project(hidden), latent)
+
+
+def build_generator(config: GeneratorConfig, channels: int) -> UNet:
+    """The generator of a config, for a codec's number of channels."""
+    return UNet(channels, config.width)
+
+
+def rename_reference(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A reference generator's state dict under our names.
+
+    Args:
+        tensors: with or without the prefixes ``generator.`` and ``backbone.``.
+
+    Raises:
+        MinusfaceError: a name that the reference's generator does not have.
+    """
+    renamed = {}
+    for name, tensor in tensors.items():
+        bare = name.removeprefix("generator.").removeprefix("backbone.")
+        for pattern, ours in _REFERENCE_NAMES:
+            match = pattern.match(bare)
+            if match:
+                level, *rest = match.groups() or ("1",)
+                bare_ours = ours.format(int(level) - 1, *rest) + bare[match.end() :]
+                renamed[bare_ours] = tensor
+                break
+        else:
+            raise MinusfaceError(f"{name}: not a tensor of the reference's generator")
+    return renamed

@@ -1,0 +1,172 @@
+"""A crop becomes a protected image: the paper's inference in a dozen lines (sections 3.2 to 3.4).
+
+Legend: B batch, n copies (``n_duplicate``), F channels, N side of a crop in pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from minusface import checkpoint
+from minusface.config import CodecConfig, GeneratorConfig
+from minusface.errors import MinusfaceError
+from minusface.protect.codec import Codec, build_codec
+from minusface.protect.generator import Regeneration, build_generator
+from minusface.protect.shuffle import draw_permutation_from_entropy
+from minusface.types import FaceCrop, ProtectedImage
+
+
+class Residue(NamedTuple):
+    """Everything between a crop and its protected image, for training, audits and pictures."""
+
+    features: Tensor
+    """x = e(X): (B, F, N, N)."""
+    regenerated: Tensor
+    """x' = g(x): (B, F, N, N)."""
+    residue: Tensor
+    """r = x - x': (B, F, N, N)."""
+    latent: Tensor
+    """The generator's bottleneck."""
+
+
+class Protector(nn.Module):
+    """Subtract what the generator regenerates, shuffle what is left.
+
+    Deterministic given its arguments: the same crop and permutation give the same bits. The permutation
+    always comes from outside.
+
+    Args:
+        codec_config: the transform.
+        generator_config: the U-Net.
+        n_duplicate: n, how many independent permutations an image is sent under (paper: 1).
+    """
+
+    codec: Codec
+
+    def __init__(
+        self, codec_config: CodecConfig, generator_config: GeneratorConfig, n_duplicate: int = 1
+    ) -> None:
+        super().__init__()
+        if n_duplicate < 1:
+            raise MinusfaceError(f"n_duplicate {n_duplicate}: expected at least 1")
+        self.codec_config, self.generator_config = codec_config, generator_config
+        self.n_duplicate = n_duplicate
+        self.codec = build_codec(codec_config)
+        self.generator = build_generator(generator_config, self.codec.channels)
+
+    def forward(self, crops: Tensor, permutation: Tensor) -> Tensor:
+        """Crops (B, 3, N, N) in [-1, 1] and their permutations -> X_p (B, 3n, N, N) in [0, 1].
+
+        Args:
+            crops: RGB.
+            permutation: (B, F) or (B, n, F) integers; or the same of bools, True for channels to keep:
+                the paper's masking ablation, which blanks channels in the place of shuffling them.
+        """
+        residue = self.subtract(crops).residue
+        orders = permutation.view(len(crops), self.n_duplicate, self.codec.channels).unbind(1)
+        return torch.cat([self._obfuscate(residue, order) for order in orders], dim=1)
+
+    def _obfuscate(self, residue: Tensor, order: Tensor) -> Tensor:
+        if order.dtype == torch.bool:
+            return self.codec.decode(residue * order[:, :, None, None])
+        return self.codec.decode(residue, order)
+
+    def subtract(self, crops: Tensor) -> Residue:
+        """Features, their regeneration and the residue of crops (B, 3, N, N) in [-1, 1]."""
+        features = self.codec.encode(crops)
+        made: Regeneration = self.generator(features)
+        return Residue(features, made.regenerated, features - made.regenerated, made.latent)
+
+    @torch.inference_mode()
+    def protect(
+        self, crops: FaceCrop | Tensor, permutation: Tensor | None = None, batch_size: int = 32
+    ) -> ProtectedImage:
+        """Protect crops; this is what a client calls.
+
+        Args:
+            crops: faces aligned to the template, or their pixels (B, 3, N, N) in [-1, 1], RGB.
+            permutation: (B, n, F) or (B, F); by default drawn from the operating system's entropy.
+            batch_size: how many crops at once.
+
+        Returns:
+            X_p, (B, 3n, N, N) in [0, 1], on the CPU.
+
+        Raises:
+            MinusfaceError: NaN, values outside [-1, 1], another size, a wrong permutation.
+        """
+        faces = crops if isinstance(crops, FaceCrop) else FaceCrop(crops)
+        shape = (len(faces), self.n_duplicate, self.codec.channels)
+        if permutation is None:
+            flat = draw_permutation_from_entropy(shape[0] * shape[1], shape[2])
+            permutation = flat.view(shape)
+        permutation = _check_permutation(permutation, shape)
+        device = next(self.parameters()).device
+        was_training = self.training
+        self.eval()
+        try:
+            crops_parts = torch.split(faces.pixels, batch_size)
+            orders = torch.split(permutation, batch_size)
+            parts = [
+                self(part.to(device), order.to(device)).cpu()
+                for part, order in zip(crops_parts, orders, strict=True)
+            ]
+        finally:
+            self.train(was_training)
+        size = self.codec_config.size
+        return ProtectedImage(
+            torch.cat(parts) if parts else torch.zeros(0, shape[1] * 3, size, size)
+        )
+
+    def spec(self) -> dict[str, Any]:
+        """What a checkpoint's card must say to rebuild this protector."""
+        return {
+            "codec": asdict(self.codec_config),
+            "generator": asdict(self.generator_config),
+            "n_duplicate": self.n_duplicate,
+        }
+
+    @classmethod
+    def from_spec(cls, spec: dict[str, Any]) -> Protector:
+        """A protector with fresh weights, from a card's ``model``."""
+        return cls(
+            CodecConfig(**spec["codec"]),
+            GeneratorConfig(**spec["generator"]),
+            int(spec.get("n_duplicate", 1)),
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Protector:
+        """The protector of a stage-1 or stage-2 checkpoint, in eval mode, frozen.
+
+        Raises:
+            MinusfaceError: no checkpoint, a damaged one, or one without a generator.
+        """
+        card = checkpoint.load_card(path)
+        if not card.model.get("generator"):
+            raise MinusfaceError(
+                f"{path}: a {card.task!r} checkpoint holds no generator (expected stage1 or stage2)"
+            )
+        protector = cls.from_spec(card.model)
+        tensors = checkpoint.load_part(path, prefix="generator.")
+        checkpoint.load_into(protector.generator, tensors, str(path))
+        return protector.eval().requires_grad_(False)
+
+
+def _check_permutation(permutation: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """(B, n, F), each row a permutation of the channels (or a mask of bools)."""
+    if permutation.ndim == 2 and shape[1] == 1:
+        permutation = permutation[:, None]
+    if tuple(permutation.shape) != shape:
+        raise MinusfaceError(
+            f"permutation: shape {tuple(permutation.shape)}, expected {shape} (batch, copies, channels)"
+        )
+    if permutation.dtype != torch.bool:
+        every = torch.arange(shape[2], device=permutation.device)
+        if not bool((permutation.sort(dim=-1).values == every).all()):
+            raise MinusfaceError(f"permutation: a row does not hold each of 0..{shape[2] - 1} once")
+    return permutation

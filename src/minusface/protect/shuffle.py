@@ -1,0 +1,58 @@
+"""Drawing what hides the residue: permutations, and the channel masks of the paper's ablation.
+
+Drawing is apart from protecting, which is deterministic given its arguments: training and evaluation draw
+from a seed, a client from the operating system's entropy. Legend: B batch, F channels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minusface.errors import MinusfaceError
+
+
+def draw_permutation(batch: int, channels: int, generator: torch.Generator) -> Tensor:
+    """A permutation a sample, uniform, seeded: (B, F) int64 (paper section 3.4)."""
+    keys = torch.rand(batch, channels, generator=generator, dtype=torch.float64)
+    return keys.argsort(dim=1)
+
+
+def draw_permutation_from_entropy(batch: int, channels: int) -> Tensor:
+    """A permutation a sample from the operating system's entropy, for clients: (B, F) int64.
+
+    Sorting F independent 64-bit keys is uniform up to ties, of probability below F^2 / 2^65.
+    """
+    keys = np.frombuffer(os.urandom(8 * batch * channels), dtype=np.uint64)
+    order = keys.reshape(batch, channels).argsort(axis=1, kind="stable")
+    return torch.from_numpy(order.astype(np.int64))
+
+
+def permutation_of_key(keys: Sequence[str], channels: int, seed: int, draw: int = 0) -> Tensor:
+    """A permutation a name, the same whatever stands beside it in the batch: (B, F) int64.
+
+    For evaluation: the numbers then do not depend on batch size or order.
+    """
+    rows = []
+    for key in keys:
+        digest = hashlib.sha256(f"{seed}/{draw}/{key}".encode()).digest()
+        random = np.random.Generator(np.random.Philox(int.from_bytes(digest[:16], "little")))
+        rows.append(random.permutation(channels))
+    return torch.from_numpy(np.asarray(rows, dtype=np.int64).reshape(len(keys), channels))
+
+
+def draw_mask(batch: int, channels: int, fraction: float, generator: torch.Generator) -> Tensor:
+    """Which channels are kept when ``fraction`` of them is masked: (B, F) bool (paper's ablation).
+
+    Raises:
+        MinusfaceError: a fraction outside [0, 1).
+    """
+    if not 0 <= fraction < 1:
+        raise MinusfaceError(f"mask fraction {fraction}: expected 0 <= fraction < 1")
+    order = draw_permutation(batch, channels, generator)
+    return order >= round(fraction * channels)

@@ -1,0 +1,50 @@
+"""Protected image to template: backbones, margin heads, distillation, the recogniser itself."""
+
+from minusface.recognize.backbones import BACKBONES, build_backbone
+from minusface.recognize.distill import (
+    DistillLoss,
+    DistillLosses,
+    OnnxTeacher,
+    Teacher,
+    TeacherFile,
+    load_teacher,
+)
+from minusface.recognize.heads import (
+    HEADS,
+    AdaFace,
+    ArcFace,
+    CosFace,
+    CurricularFace,
+    MarginHead,
+    build_head,
+    head_loss,
+)
+from minusface.recognize.iresnet import IResNet
+from minusface.recognize.mobilefacenet import MobileFaceNet, mobilefacenet
+from minusface.recognize.recognizer import Recognizer, RecognizerKind, standardize, warm_start
+
+__all__ = [
+    "BACKBONES",
+    "HEADS",
+    "AdaFace",
+    "ArcFace",
+    "CosFace",
+    "CurricularFace",
+    "DistillLoss",
+    "DistillLosses",
+    "IResNet",
+    "MarginHead",
+    "MobileFaceNet",
+    "OnnxTeacher",
+    "Recognizer",
+    "RecognizerKind",
+    "Teacher",
+    "TeacherFile",
+    "build_backbone",
+    "build_head",
+    "head_loss",
+    "load_teacher",
+    "mobilefacenet",
+    "standardize",
+    "warm_start",
+]

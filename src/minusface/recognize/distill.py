@@ -1,0 +1,282 @@
+"""Teachers (embeddings to imitate) and the loss that imitates them. No part of the paper.
+
+Legend: B batch, N images of a file, D embedding of the teacher, E of the student.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+from minusface.errors import MinusfaceError
+
+
+class Teacher(Protocol):
+    """Where target embeddings come from."""
+
+    @property
+    def size(self) -> int:
+        """D, the length of a target."""
+        ...
+
+    def targets(self, keys: Sequence[str], crops: Tensor, flipped: Tensor) -> Tensor:
+        """Unit targets (B, D), float32, on the device of ``crops``.
+
+        Args:
+            keys: (B) names of the images.
+            crops: (B, 3, H, W) RGB, floats in [-1, 1] or uint8, as the student gets them: mirrored
+                where ``flipped`` says so.
+            flipped: (B,) bool.
+        """
+        ...
+
+
+class TeacherFile:
+    """Embeddings computed once, for every image and its mirror image, centred and of unit length.
+
+    Args:
+        names: N distinct keys.
+        plain: (N, D) unit rows.
+        flipped: (N, D) unit rows, of the mirrored images.
+        where: what to call it in errors.
+    """
+
+    def __init__(self, names: Sequence[str], plain: Tensor, flipped: Tensor, where: str) -> None:
+        self.rows = {name: row for row, name in enumerate(names)}
+        self.plain = plain
+        self.flipped = flipped
+        self.where = where
+
+    @property
+    def size(self) -> int:
+        """D."""
+        return int(self.plain.shape[1])
+
+    @classmethod
+    def load(cls, path: Path | str, keys: Sequence[str] | None = None) -> TeacherFile:
+        """Read an ``.npz`` with names (N,), plain (N, D) and flipped (N, D).
+
+        The mean over ``keys`` (all images when None), mirrored ones included, is taken off before the
+        rows are scaled: give the training images, so that nothing of the test set enters.
+
+        Raises:
+            MinusfaceError: unreadable, arrays missing or of wrong shape, names twice, values that are
+                not finite, or a key that is not in it.
+        """
+        names, plain, flipped = _read_teacher(Path(path))
+        rows = {name: row for row, name in enumerate(names)}
+        if len(rows) != len(names):
+            raise MinusfaceError(f"{path}: names appear twice, expected distinct ones")
+        chosen = np.arange(len(names)) if keys is None else _rows(rows, keys, str(path))
+        if len(chosen) == 0:
+            raise MinusfaceError(f"{path}: no keys to centre by")
+        centre = (plain[chosen].mean(0) + flipped[chosen].mean(0)) / 2.0
+        unit = [
+            nnf.normalize(torch.from_numpy(array - centre), dim=1).to(torch.float32)
+            for array in (plain, flipped)
+        ]
+        return cls(names, unit[0], unit[1], str(path))
+
+    def lookup(self, keys: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """The targets (B, D) of the images as they are and of the mirrored ones.
+
+        Raises:
+            MinusfaceError: a key is not in the file; the first such is named.
+        """
+        rows = torch.from_numpy(_rows(self.rows, keys, self.where))
+        return self.plain[rows], self.flipped[rows]
+
+    def targets(self, keys: Sequence[str], crops: Tensor, flipped: Tensor) -> Tensor:
+        """See :class:`Teacher`; only keys and mask matter."""
+        plain, mirrored = self.lookup(keys)
+        return torch.where(flipped.cpu()[:, None], mirrored, plain).to(crops.device)
+
+
+def _rows(rows: dict[str, int], keys: Sequence[str], where: str) -> npt.NDArray[np.int64]:
+    """Row numbers of keys."""
+    try:
+        return np.fromiter((rows[key] for key in keys), np.int64, len(keys))
+    except KeyError as error:
+        raise MinusfaceError(
+            f"{where}: no embedding of {error.args[0]!r} among its {len(rows)} names"
+        ) from error
+
+
+Float64 = npt.NDArray[np.float64]
+
+
+def _read_teacher(path: Path) -> tuple[list[str], Float64, Float64]:
+    """The three arrays of a teacher file, checked."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names, plain, flipped = (np.asarray(file[k]) for k in ("names", "plain", "flipped"))
+    except KeyError as error:
+        raise MinusfaceError(
+            f"{path}: expected arrays names, plain and flipped ({error})"
+        ) from error
+    except OSError as error:
+        raise MinusfaceError(f"{path}: cannot read ({error.strerror or error})") from error
+    except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise MinusfaceError(f"{path}: not an .npz of plain arrays ({error})") from error
+    shaped = names.ndim == 1 and plain.ndim == 2 and plain.shape == flipped.shape
+    if not shaped or len(names) != len(plain) or names.dtype.kind != "U":
+        raise MinusfaceError(
+            f"{path}: names {names.dtype} {names.shape}, plain {plain.shape}, flipped "
+            f"{flipped.shape}; expected strings (N,), (N, D), (N, D)"
+        )
+    if plain.dtype.kind != "f" or flipped.dtype.kind != "f":
+        raise MinusfaceError(f"{path}: {plain.dtype} and {flipped.dtype}, expected floats")
+    wide = plain.astype(np.float64), flipped.astype(np.float64)
+    if not all(bool(np.isfinite(array).all()) for array in wide):
+        raise MinusfaceError(f"{path}: holds NaN or infinity")
+    return [str(name) for name in names], wide[0], wide[1]
+
+
+class OnnxTeacher:
+    """A face recogniser in ONNX, asked anew for every batch; its embeddings are not centred.
+
+    The model takes (B, 3, H, W) floats in [-1, 1], RGB (the custom of InsightFace's models), and gives
+    (B, D). The mask of mirrored crops is not needed: it sees the crops themselves.
+
+    Raises:
+        MinusfaceError: onnxruntime is not installed, or no model of this form.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MinusfaceError(
+                'an ONNX teacher needs onnxruntime: pip install "minusface[faces]"'
+            ) from error
+        self.path = str(path)
+        if not Path(path).is_file():
+            raise MinusfaceError(f"{path}: no such file")
+        try:
+            self._session: Any = onnxruntime.InferenceSession(
+                self.path, providers=onnxruntime.get_available_providers()
+            )
+        except Exception as error:  # onnxruntime's own errors share no public base
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise MinusfaceError(f"{path}: not a usable ONNX model ({reason})") from error
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if (
+            len(inputs) != 1
+            or len(inputs[0].shape) != 4
+            or not isinstance(outputs[0].shape[-1], int)
+        ):
+            raise MinusfaceError(
+                f"{path}: inputs {[i.shape for i in inputs]}, output {outputs[0].shape}; "
+                "expected one image input (B, 3, H, W) and an output (B, D)"
+            )
+        self._input: str = inputs[0].name
+        self._shape: list[int | str] = inputs[0].shape
+        self._size: int = outputs[0].shape[-1]
+
+    @property
+    def size(self) -> int:
+        """D."""
+        return self._size
+
+    def targets(self, keys: Sequence[str], crops: Tensor, flipped: Tensor) -> Tensor:
+        """See :class:`Teacher`; only the crops matter.
+
+        Raises:
+            MinusfaceError: crops of another size than the model's.
+        """
+        for given, wanted in zip(crops.shape[1:], self._shape[1:], strict=True):
+            if isinstance(wanted, int) and given != wanted:
+                raise MinusfaceError(
+                    f"{self.path}: crops {tuple(crops.shape)}, expected {self._shape}"
+                )
+        pixels = crops.detach().to(torch.float32)
+        if crops.dtype == torch.uint8:
+            pixels = pixels / 127.5 - 1.0
+        # Models exported with a fixed batch take no other.
+        step = self._shape[0] if isinstance(self._shape[0], int) else max(1, len(crops))
+        found = torch.zeros(len(crops), self._size)
+        for start in range(0, len(crops), step):
+            part = pixels[start : start + step]
+            full = nnf.pad(part, (0, 0) * 3 + (0, step - len(part)))
+            result = self._session.run(None, {self._input: full.cpu().numpy()})[0]
+            found[start : start + step] = torch.from_numpy(np.array(result))[: len(part)]
+        return nnf.normalize(found, dim=1).to(crops.device)
+
+
+def load_teacher(path: Path | str, keys: Sequence[str] | None = None) -> Teacher:
+    """The teacher in a file: ``.npz`` (centred by ``keys``) or ``.onnx``.
+
+    Raises:
+        MinusfaceError: another ending, or what the two raise.
+    """
+    ending = Path(path).suffix.lower()
+    if ending == ".npz":
+        return TeacherFile.load(path, keys)
+    if ending == ".onnx":
+        return OnnxTeacher(path)
+    raise MinusfaceError(f"{path}: a teacher is an .npz or .onnx file, not {ending or 'this'}")
+
+
+class DistillLosses(NamedTuple):
+    """Scalars: the terms unweighted, and ``total`` = cosine + pairwise_weight * pairwise."""
+
+    cosine: Tensor
+    pairwise: Tensor
+    total: Tensor
+
+
+class DistillLoss(nn.Module):
+    """How far embeddings (B, E) are from targets (B, D); 0 where they point the same way.
+
+    ``cosine`` is the mean of 1 - cos(student, target): 1 for unrelated directions. ``pairwise`` compares
+    the batch's cosine matrices off the diagonal: the mean squared difference over the teacher's own mean
+    square. Cosines between different people are of the order of D**-0.5, so that the bare mean would be
+    a hundred times below the cosine term; relative to the teacher's it is also 1 for a student whose
+    embeddings are all unrelated. It compares the student's embeddings before the projection, as they
+    are compared in use.
+
+    Args:
+        embedding_size: E.
+        teacher_size: D; a linear projection E to D is learned when it differs.
+        pairwise_weight: of the pairwise term in the total.
+    """
+
+    def __init__(
+        self, embedding_size: int, teacher_size: int, pairwise_weight: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.pairwise_weight = pairwise_weight
+        self.teacher_size = teacher_size
+        self.projection: nn.Module = nn.Identity()
+        if embedding_size != teacher_size:
+            self.projection = nn.Linear(embedding_size, teacher_size, bias=False)
+            nn.init.orthogonal_(self.projection.weight)
+
+    def forward(self, embeddings: Tensor, targets: Tensor) -> DistillLosses:
+        """The losses, computed in float32 under autocast too; targets get no gradient."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            raw = embeddings.to(torch.float32)
+            teacher = nnf.normalize(targets.detach().to(torch.float32), dim=1)
+            projected = nnf.normalize(self.projection(raw), dim=1)
+            cosine = (1.0 - (projected * teacher).sum(1)).mean()
+            pairwise = self._pairwise(nnf.normalize(raw, dim=1), teacher)
+            return DistillLosses(cosine, pairwise, cosine + self.pairwise_weight * pairwise)
+
+    def _pairwise(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Relative squared error of the cosines between different rows, unit (B, E) and (B, D)."""
+        batch = len(student)
+        if batch < 2:
+            return student.sum() * 0.0
+        off = ~torch.eye(batch, dtype=torch.bool, device=student.device)
+        wanted = (teacher @ teacher.T)[off]
+        error = ((student @ student.T)[off] - wanted).square().mean()
+        # Random directions in D dimensions have mean square 1/D; a small batch may fall below.
+        return error / wanted.square().mean().clamp_min(1.0 / self.teacher_size)

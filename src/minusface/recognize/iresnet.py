@@ -1,0 +1,219 @@
+"""The IR family: residual networks for faces, from images or frequency features to embeddings.
+
+The unit is that of "Improved Residual" recognisers (ArcFace, arXiv 1801.07698, section 3.2.1, after
+He et al.): BN, 3x3 conv, BN, PReLU, 3x3 conv with the stride, BN, beside a shortcut. Module names
+and shapes are those of the paper's reference recogniser, so that its state dicts load unchanged.
+
+Legend: B batch, C input channels, H, W pixels, K channels of a level, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from torch import Tensor, nn
+
+from minusface.errors import MinusfaceError
+
+WIDTHS = (64, 128, 256, 512)
+REDUCTION = 16
+DROPOUT = 0.4
+TOTAL_STRIDE = 16
+
+
+def check_size(size: int) -> int:
+    """The side of the last feature map for inputs of this side.
+
+    Raises:
+        MinusfaceError: ``size`` is not a positive multiple of 16.
+    """
+    if size < TOTAL_STRIDE or size % TOTAL_STRIDE:
+        raise MinusfaceError(f"backbone: size {size}, expected a multiple of {TOTAL_STRIDE}")
+    return size // TOTAL_STRIDE
+
+
+def init_weights(module: nn.Module) -> None:
+    """Kaiming-normal convolutions and linear layers with zero biases; other layers keep their own."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            # a (the PReLU slope) as the layers that follow start with it.
+            nn.init.kaiming_normal_(layer.weight, a=0.25, mode="fan_out")
+        elif isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+        else:
+            continue
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+class SqueezeExcitation(nn.Module):
+    """Channel gates from the channels' means (arXiv 1709.01507): (B, K, H, W) to the same."""
+
+    def __init__(self, channels: int, reduction: int = REDUCTION) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc1 = nn.Conv2d(channels, hidden, 1, bias=False)
+        self.relu = nn.ReLU()
+        self.fc2 = nn.Conv2d(hidden, channels, 1, bias=False)
+        self.sigmoid = nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale every channel by its gate in (0, 1)."""
+        gate = self.fc2(self.relu(self.fc1(self.pool(x))))
+        return cast(Tensor, x * self.sigmoid(gate))
+
+
+class ResidualUnit(nn.Module):
+    """One IR unit: (B, K_in, H, W) to (B, K_out, H/stride, W/stride)."""
+
+    def __init__(self, inside: int, outside: int, stride: int, se: bool) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [
+            nn.BatchNorm2d(inside),
+            nn.Conv2d(inside, outside, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outside),
+            nn.PReLU(outside),
+            nn.Conv2d(outside, outside, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outside),
+        ]
+        if se:
+            layers.append(SqueezeExcitation(outside))
+        self.res_layer = nn.Sequential(*layers)
+        self.shortcut_layer: nn.Module
+        if inside != outside:
+            self.shortcut_layer = nn.Sequential(
+                nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside)
+            )
+        elif stride > 1:
+            # A 1x1 window is subsampling; unlike slicing it keeps channels_last on the way back.
+            self.shortcut_layer = nn.AvgPool2d(1, stride)
+        else:
+            self.shortcut_layer = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Residual plus shortcut."""
+        return cast(Tensor, self.res_layer(x) + self.shortcut_layer(x))
+
+
+class IResNet(nn.Module):
+    """An IR network: (B, C, size, size) floats to raw embeddings (B, D), not of unit length.
+
+    The embedding leaves the last batch norm, which has no affine part, in the parameters' precision
+    even under autocast.
+
+    Args:
+        in_channels: C; 3 for images, 192 for frequency features.
+        embedding_size: D.
+        size: side of the input in pixels, a multiple of 16.
+        units: residual units a level, four levels.
+        widths: channels a level.
+        stem_stride: 1 (the reference: the first level halves the side) or 2 (the stem does, and the
+            first level keeps it: about a quarter of the cost at the same widths).
+        se: squeeze-excitation at the end of every residual branch.
+        dropout: before the last linear layer.
+
+    Raises:
+        MinusfaceError: a size that does not divide, or lists that are not of four positive numbers.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        embedding_size: int = 512,
+        size: int = 112,
+        *,
+        units: Sequence[int],
+        widths: Sequence[int] = WIDTHS,
+        stem_stride: int = 1,
+        se: bool = False,
+        dropout: float = DROPOUT,
+    ) -> None:
+        super().__init__()
+        side = check_size(size)
+        if len(units) != 4 or len(widths) != 4 or min(*units, *widths) < 1:
+            raise MinusfaceError(
+                f"backbone: units {list(units)}, widths {list(widths)}; expected four positive each"
+            )
+        if stem_stride not in (1, 2):
+            raise MinusfaceError(f"backbone: stem_stride {stem_stride}, expected 1 or 2")
+        self.input_layer = nn.Sequential(
+            nn.Conv2d(in_channels, widths[0], 3, stem_stride, 1, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            nn.PReLU(widths[0]),
+        )
+        self.output_layer = nn.Sequential(
+            nn.BatchNorm2d(widths[3]),
+            nn.Dropout(dropout),
+            nn.Flatten(),
+            nn.Linear(widths[3] * side * side, embedding_size),
+            nn.BatchNorm1d(embedding_size, affine=False),
+        )
+        strides = (2 // stem_stride, 2, 2, 2)
+        body: list[nn.Module] = []
+        inside = widths[0]
+        for count, width, stride in zip(units, widths, strides, strict=True):
+            for number in range(count):
+                body.append(ResidualUnit(inside, width, stride if number == 0 else 1, se))
+                inside = width
+        self.body = nn.Sequential(*body)
+        init_weights(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, size, size) to (B, D)."""
+        hidden = self.output_layer[:4](self.body(self.input_layer(x)))
+        norm = self.output_layer[4]
+        return cast(Tensor, norm(hidden.to(cast(Tensor, norm.running_mean).dtype)))
+
+
+def ir_18(in_channels: int = 3, embedding_size: int = 512, size: int = 112) -> IResNet:
+    """IR-18: 2, 2, 2, 2 units."""
+    return IResNet(in_channels, embedding_size, size, units=(2, 2, 2, 2))
+
+
+def ir_34(in_channels: int = 3, embedding_size: int = 512, size: int = 112) -> IResNet:
+    """IR-34: 3, 4, 6, 3 units."""
+    return IResNet(in_channels, embedding_size, size, units=(3, 4, 6, 3))
+
+
+def ir_50(in_channels: int = 3, embedding_size: int = 512, size: int = 112) -> IResNet:
+    """IR-50: 3, 4, 14, 3 units; the paper's recogniser."""
+    return IResNet(in_channels, embedding_size, size, units=(3, 4, 14, 3))
+
+
+def ir_100(in_channels: int = 3, embedding_size: int = 512, size: int = 112) -> IResNet:
+    """IR-100: 3, 13, 30, 3 units."""
+    return IResNet(in_channels, embedding_size, size, units=(3, 13, 30, 3))
+
+
+def ir_se_18(in_channels: int = 3, embedding_size: int = 512, size: int = 112) -> IResNet:
+    """IR-18 with squeeze-excitation."""
+    return IResNet(in_channels, embedding_size, size, units=(2, 2, 2, 2), se=True)
+
+
+def ir_se_34(in_channels: int = 3, embedding_size: int = 512, size: int = 112) -> IResNet:
+    """IR-34 with squeeze-excitation."""
+    return IResNet(in_channels, embedding_size, size, units=(3, 4, 6, 3), se=True)
+
+
+def ir_se_50(in_channels: int = 3, embedding_size: int = 512, size: int = 112) -> IResNet:
+    """IR-50 with squeeze-excitation."""
+    return IResNet(in_channels, embedding_size, size, units=(3, 4, 14, 3), se=True)
+
+
+def ir_se_100(in_channels: int = 3, embedding_size: int = 512, size: int = 112) -> IResNet:
+    """IR-100 with squeeze-excitation."""
+    return IResNet(in_channels, embedding_size, size, units=(3, 13, 30, 3), se=True)
+
+
+def ir_lite(in_channels: int = 3, embedding_size: int = 512, size: int = 112) -> IResNet:
+    """A small one for CPUs: the stem halves the side, widths 32 to 256, two units a level."""
+    return IResNet(
+        in_channels,
+        embedding_size,
+        size,
+        units=(2, 2, 2, 2),
+        widths=(32, 64, 128, 256),
+        stem_stride=2,
+    )

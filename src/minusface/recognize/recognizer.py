@@ -1,0 +1,229 @@
+"""The recogniser: an input transform and a backbone, from images to templates.
+
+Legend: B batch, n images a crop, C input channels (3n, or 192 for features), H, W pixels, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+from minusface import checkpoint
+from minusface.config import InputTransform, RecognizerConfig
+from minusface.errors import MinusfaceError, choice_error
+from minusface.recognize.backbones import build_backbone
+from minusface.types import FaceCrop, ProtectedImage, Template
+
+RecognizerKind = Literal["protected", "crop", "features"]
+
+STANDARD_DEVIATION = 0.5
+# Well under one step of an 8-bit image, so that only constant channels are held down.
+STANDARDIZE_EPS = 1e-4
+SPEC_TYPES = {
+    "backbone": str,
+    "embedding_size": int,
+    "input": str,
+    "in_channels": int,
+    "size": int,
+    "kind": str,
+}
+PREFIX = "recognizer."
+
+
+def standardize(pixels: Tensor) -> Tensor:
+    """Every channel of every sample to mean 0 and standard deviation 0.5: (B, C, H, W) to the same.
+
+    A constant channel becomes 0. Computed in float32 or wider.
+    """
+    wide = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
+    centred = wide - wide.mean((2, 3), keepdim=True)
+    deviation = centred.square().mean((2, 3), keepdim=True).sqrt()
+    return centred * (STANDARD_DEVIATION / (deviation + STANDARDIZE_EPS))
+
+
+class Recognizer(nn.Module):
+    """What turns images into templates.
+
+    Args:
+        config: backbone, embedding size and input transform.
+        in_channels: C.
+        size: side of the images, a multiple of 16.
+        kind: what it was made for: ``protected`` images in [0, 1], ``crop``s in [-1, 1], or ``features``
+            (the residue's frequency channels in stage 1), which are never transformed.
+
+    Raises:
+        MinusfaceError: an unknown name, or sizes that do not fit.
+    """
+
+    def __init__(
+        self,
+        config: RecognizerConfig,
+        in_channels: int = 3,
+        size: int = 112,
+        kind: RecognizerKind = "protected",
+    ) -> None:
+        super().__init__()
+        if kind not in get_args(RecognizerKind):
+            raise choice_error("kind of recogniser", kind, get_args(RecognizerKind))
+        if config.input not in get_args(InputTransform):
+            raise choice_error("input transform", config.input, get_args(InputTransform))
+        if kind != "features" and in_channels % 3:
+            raise MinusfaceError(
+                f"recogniser: {in_channels} input channels, expected 3 an image for kind {kind!r}"
+            )
+        self.config = config
+        self.in_channels = in_channels
+        self.size = size
+        self.kind: RecognizerKind = kind
+        self.backbone = build_backbone(config.backbone, in_channels, config.embedding_size, size)
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """The input transform: (B, C, H, W) to the same.
+
+        ``standardized`` applies to protected images and crops; ``rescaled`` brings protected images from
+        [0, 1] to [-1, 1], where crops are already; features stay as they are.
+        """
+        if self.kind == "features" or self.config.input == "as_is":
+            return pixels
+        if self.config.input == "standardized":
+            return standardize(pixels)
+        return pixels * 2.0 - 1.0 if self.kind == "protected" else pixels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W), untransformed, to raw embeddings (B, D)."""
+        return cast(Tensor, self.backbone(self.prepare(x)))
+
+    def embed(self, images: ProtectedImage | FaceCrop, batch_size: int = 64) -> Template:
+        """Templates of images, in evaluation mode, without gradients: float32 rows of unit length.
+
+        Raises:
+            MinusfaceError: images of a type, channel count or size it was not made for.
+        """
+        self._admit(images)
+        if batch_size < 1:
+            raise MinusfaceError(f"batch_size {batch_size}, expected 1 or more")
+        device = next(self.backbone.parameters()).device
+        training = self.training
+        if training:
+            self.eval()
+        try:
+            with torch.no_grad():
+                rows = [
+                    self(part.to(device)).float() for part in torch.split(images.pixels, batch_size)
+                ]
+        finally:
+            if training:
+                self.train()
+        return Template(nnf.normalize(torch.cat(rows), dim=1).to(images.pixels.device))
+
+    def _admit(self, images: ProtectedImage | FaceCrop) -> None:
+        """Refuse images it was not made for."""
+        if self.kind == "features":
+            raise MinusfaceError(
+                "this recogniser reads frequency features inside stage 1 and embeds no images; "
+                "use a stage 2 checkpoint for protected images"
+            )
+        if self.kind == "protected" and not isinstance(images, ProtectedImage):
+            raise MinusfaceError(
+                f"this recogniser takes ProtectedImage, not {type(images).__name__}: "
+                "a photo must be protected first"
+            )
+        if self.kind == "crop" and not isinstance(images, FaceCrop):
+            raise MinusfaceError(
+                f"this recogniser was made for unprotected crops: expected FaceCrop, "
+                f"not {type(images).__name__}"
+            )
+        expected = (self.in_channels, self.size, self.size)
+        if tuple(images.pixels.shape[1:]) != expected:
+            raise MinusfaceError(
+                f"recogniser: images of shape {tuple(images.pixels.shape[1:])}, expected {expected}"
+            )
+
+    def spec(self) -> dict[str, Any]:
+        """What a checkpoint's card must hold to rebuild it (``card.model["recognizer"]``)."""
+        return {
+            "backbone": self.config.backbone,
+            "embedding_size": self.config.embedding_size,
+            "input": self.config.input,
+            "in_channels": self.in_channels,
+            "size": self.size,
+            "kind": self.kind,
+        }
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any], where: str = "recogniser") -> Recognizer:
+        """A fresh one from what :meth:`spec` gave; ``where`` names its source in errors.
+
+        Raises:
+            MinusfaceError: fields missing, unknown, or of another type.
+        """
+        if not isinstance(spec, Mapping) or set(spec) != set(SPEC_TYPES):
+            given = sorted(map(str, spec)) if isinstance(spec, Mapping) else type(spec).__name__
+            raise MinusfaceError(f"{where}: recognizer has {given}, expected {sorted(SPEC_TYPES)}")
+        for name, kind in SPEC_TYPES.items():
+            if type(spec[name]) is not kind:
+                raise MinusfaceError(
+                    f"{where}: recognizer.{name} is {spec[name]!r}, expected {kind.__name__}"
+                )
+        config = RecognizerConfig(spec["backbone"], spec["embedding_size"], spec["input"])
+        return cls(config, spec["in_channels"], spec["size"], spec["kind"])
+
+    @classmethod
+    def load(cls, path: Path | str) -> Recognizer:
+        """Rebuild the recogniser of a checkpoint, in evaluation mode, on the CPU.
+
+        Raises:
+            MinusfaceError: no checkpoint, none with a recogniser, or damaged or foreign tensors.
+        """
+        card = checkpoint.load_card(path)
+        spec = card.model.get("recognizer")
+        if spec is None:
+            raise MinusfaceError(f"{path}: this checkpoint ({card.task}) holds no recogniser")
+        recognizer = cls.from_spec(spec, str(path))
+        tensors = checkpoint.load_part(path, prefix=PREFIX)
+        checkpoint.load_into(recognizer.backbone, backbone_tensors(tensors), str(path))
+        return recognizer.eval()
+
+
+def backbone_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The backbone's tensors by its own names, from a state dict of it or of a :class:`Recognizer`."""
+    return {name.removeprefix("backbone."): tensor for name, tensor in tensors.items()}
+
+
+def warm_start(recognizer: Recognizer, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Copy another recogniser's weights where the shapes agree; the others stay at their init.
+
+    Meant for a first convolution with other input channels, or another embedding size.
+
+    Args:
+        recognizer: changed in place.
+        tensors: state dict of a :class:`Recognizer` or of its backbone.
+
+    Returns:
+        The backbone's names that were skipped.
+
+    Raises:
+        MinusfaceError: the names are another backbone's, or most shapes differ.
+    """
+    given = backbone_tensors(tensors)
+    own = recognizer.backbone.state_dict()
+    odd = sorted(own.keys() ^ given.keys())
+    if odd:
+        raise MinusfaceError(
+            f"warm start: weights of another backbone than {recognizer.config.backbone} "
+            f"({len(odd)} names differ, {odd[0]} first)"
+        )
+    skipped = [name for name, tensor in given.items() if tensor.shape != own[name].shape]
+    if len(skipped) > len(own) // 2:
+        raise MinusfaceError(
+            f"warm start: weights of another backbone than {recognizer.config.backbone} "
+            f"({len(skipped)} of {len(own)} shapes differ)"
+        )
+    fitting = {name: tensor for name, tensor in given.items() if name not in set(skipped)}
+    recognizer.backbone.load_state_dict({**own, **fitting})
+    return skipped

@@ -1,0 +1,20 @@
+"""Fixtures everything leans on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real faces and golden outputs beside the project; skips where it is missing."""
+    folder = ROOT.parent / "shared"
+    if not (folder / "golden").is_dir():
+        pytest.skip("../shared is not here: no golden outputs, no real faces")
+    return folder
