@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 CodecName = Literal["dct", "dwt", "raw"]
@@ -68,3 +68,142 @@ class DistillConfig:
     """Weight of the distillation loss."""
     pairwise: float = 1.0
     """Weight, within it, of the pairwise-similarity term beside the cosine term."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of stage 1's losses (paper section 3.3)."""
+
+    alpha: float = 5.0
+    """Weight of the L1 distance between the crop and its regeneration."""
+    beta: float = 1.0
+    """Weight of the recognition loss."""
+    sparsity: float = 0.0
+    """Weight of the KL sparsity of the generator's bottleneck; 0 in the paper."""
+    sparsity_target: float = 0.05
+    """Mean activation that the sparsity loss pulls each bottleneck channel to."""
+
+
+@dataclass(frozen=True)
+class StageTwoConfig:
+    """How protected images are made and shown while training on them (paper section 3.4)."""
+
+    permutations: int = 3
+    """Independent permutations an image an epoch."""
+    obfuscation: Literal["shuffle", "mask"] = "shuffle"
+    """shuffle (the method) or mask (the paper's ablation: blank a part of the channels)."""
+    mask_fraction: float = 0.25
+    """Part of the channels that mask blanks."""
+    n_duplicate: int = 1
+    """Protected images an image is sent as, each under a permutation of its own."""
+    consistency: float = 0.0
+    """Weight of a term that pulls an image's embeddings under different permutations together
+    (not in the paper)."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How weights are moved."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """sgd (the paper) or adamw."""
+    lr: float = 1e-2
+    """Learning rate of recogniser and head."""
+    generator_factor: float = 0.5
+    """The generator's learning rate as a part of lr (paper: a half)."""
+    momentum: float = 0.9
+    """Momentum of sgd; first beta of adamw."""
+    weight_decay: float = 1e-4
+    """Weight decay of matrices and filters; norms and biases have none."""
+    clip: float = 0.0
+    """Largest norm of the gradient; 0 leaves it as it is."""
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How the learning rate goes."""
+
+    name: Literal["step", "cosine"] = "step"
+    """step (the paper: a tenth at each milestone) or cosine to zero."""
+    warmup: float = 0.0
+    """Epochs of linear rise from zero."""
+    milestones: tuple[float, ...] = (10, 18, 22)
+    """Epochs at which step multiplies by gamma."""
+    gamma: float = 0.1
+    """Factor of step at a milestone."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is trained on."""
+
+    faces: str = "synthetic:200x10"
+    """A folder with a folder a person, or synthetic:PEOPLExIMAGES."""
+    people: str | None = None
+    """A file that lists the people to train on; by default all."""
+    flip: bool = True
+    """Mirror half of the crops."""
+    shift: int = 0
+    """Crops are moved by up to this many pixels each way."""
+    workers: int = 0
+    """Processes that read images."""
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Held-out pairs looked at after each epoch; the best checkpoint is the best on them."""
+
+    pairs: str | None = None
+    """A pairs list (LFW's forms); by default none, or synthetic pairs of other people for synthetic faces."""
+    faces: str | None = None
+    """The face folder of the pairs; by default that of the training data."""
+    every: float = 1.0
+    """Epochs between evaluations; 0 for none."""
+
+
+@dataclass(frozen=True)
+class StartConfig:
+    """Checkpoints to start from."""
+
+    generator: str | None = None
+    """Stage 2 needs a stage-1 checkpoint; its generator is frozen. Stage 1 may start from one."""
+    recognizer: str | None = None
+    """A checkpoint whose recogniser weights are taken where shapes agree."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    task: TaskName = "stage1"
+    """plain (unprotected), toy (subtraction on pixels), stage1 or stage2."""
+    out: str = "runs/train"
+    """Folder of the run: config.yaml, log.jsonl, last/, best/."""
+    seed: int = 0
+    """Every random draw comes from it."""
+    epochs: float = 24
+    """How often each image is seen."""
+    batch_size: int = 64
+    """Images a step; in stage 2 each is shown under several permutations in the same step."""
+    precision: Precision = "float32"
+    """float32, or bfloat16 for convolutions and matrix products (weights stay float32)."""
+    device: str = "auto"
+    """cpu, cuda, or auto: cuda where there is one."""
+    log_every: int = 10
+    """Steps between log lines."""
+    save_every: int = 500
+    """Steps between saves of last/."""
+    tensorboard: bool = False
+    """Also write TensorBoard events."""
+    codec: CodecConfig = field(default_factory=CodecConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    recognizer: RecognizerConfig = field(default_factory=RecognizerConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    stage2: StageTwoConfig = field(default_factory=StageTwoConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    evaluation: EvalConfig = field(default_factory=EvalConfig)
+    start: StartConfig = field(default_factory=StartConfig)

@@ -173,7 +173,7 @@ def test_checkpoints_that_do_not_fit(tmp_path: Path) -> None:
         Recognizer.load(tmp_path / "none")
     with pytest.raises(MinusfaceError, match=r"embedding_size is '16', expected int"):
         Recognizer.load(save(tmp_path / "type", small(), embedding_size="16"))
-    with pytest.raises(MinusfaceError, match="expected .*backbone"):
+    with pytest.raises(MinusfaceError, match=r"expected .*backbone"):
         Recognizer.load(save(tmp_path / "field", small(), depth=3))
     with pytest.raises(MinusfaceError, match="unknown backbone 'resnet'"):
         Recognizer.load(save(tmp_path / "name", small(), backbone="resnet"))

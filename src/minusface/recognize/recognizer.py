@@ -42,8 +42,9 @@ def standardize(pixels: Tensor) -> Tensor:
     """
     wide = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
     centred = wide - wide.mean((2, 3), keepdim=True)
-    deviation = centred.square().mean((2, 3), keepdim=True).sqrt()
-    return centred * (STANDARD_DEVIATION / (deviation + STANDARDIZE_EPS))
+    # Inside the root, where it also keeps the gradient of a constant channel finite.
+    variance = centred.square().mean((2, 3), keepdim=True) + STANDARDIZE_EPS**2
+    return centred * (STANDARD_DEVIATION * variance.rsqrt())
 
 
 class Recognizer(nn.Module):

@@ -1,0 +1,292 @@
+"""One class a stage: a batch in, named losses out. Nothing here steps an optimiser or writes a file.
+
+Legend: B batch, V permutations an image (views), F channels, N side of a crop, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+from minusface.config import TrainConfig
+from minusface.errors import MinusfaceError
+from minusface.protect import Protector, draw_mask, draw_permutation
+from minusface.recognize import DistillLoss, MarginHead, Recognizer, Teacher, build_head, head_loss
+from minusface.recognize.recognizer import RecognizerKind
+
+Losses = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Faces:
+    """A batch as a task sees it.
+
+    ``crops`` (B, 3, N, N) floats in [-1, 1], RGB, mirrored where ``flipped`` (B,) says so; ``labels``
+    (B,) and ``keys`` tell who and which image.
+    """
+
+    crops: Tensor
+    labels: Tensor
+    keys: Sequence[str]
+    flipped: Tensor
+
+
+class IdentityLoss(nn.Module):
+    """What pulls embeddings of a person together: labels through a margin head, a teacher, or both.
+
+    Args:
+        config: ``head.weight`` and ``distill`` say which terms there are.
+        classes: people in the training data.
+        teacher: where ``distill.teacher`` is given.
+    """
+
+    def __init__(self, config: TrainConfig, classes: int, teacher: Teacher | None) -> None:
+        super().__init__()
+        self.head: MarginHead | None = None
+        self.distill: DistillLoss | None = None
+        self.teacher, self.config = teacher, config
+        size = config.recognizer.embedding_size
+        if config.head.weight > 0:
+            if classes < 2:
+                raise MinusfaceError(
+                    f"data: {classes} person, expected 2 or more to train on labels"
+                )
+            self.head = build_head(config.head, size, classes)
+        if teacher is not None and config.distill.weight > 0:
+            self.distill = DistillLoss(size, teacher.size, config.distill.pairwise)
+        if self.head is None and self.distill is None:
+            raise MinusfaceError(
+                "nothing to learn: head.weight is 0 and distill.teacher is not given"
+            )
+
+    def forward(self, embeddings: Tensor, faces: Faces, views: int = 1) -> Losses:
+        """Named losses of embeddings (V*B, D), view after view; ``identity`` is their weighted sum."""
+        losses: Losses = {}
+        total = embeddings.new_zeros((), dtype=torch.float32)
+        if self.head is not None:
+            logits = self.head(embeddings, faces.labels.repeat(views))
+            losses["margin"] = head_loss(logits, faces.labels.repeat(views))
+            total = total + self.config.head.weight * losses["margin"]
+        if self.distill is not None and self.teacher is not None:
+            targets = self.teacher.targets(faces.keys, faces.crops, faces.flipped)
+            parts = self.distill(embeddings, targets.repeat(views, 1))
+            losses["cosine"], losses["pairwise"] = parts.cosine, parts.pairwise
+            total = total + self.config.distill.weight * parts.total
+        return {**losses, "identity": total}
+
+
+class Task(nn.Module):
+    """What the stages share: a recogniser, an identity loss, the names things are saved under."""
+
+    kind: RecognizerKind = "crop"
+
+    def __init__(self, config: TrainConfig, classes: int, teacher: Teacher | None) -> None:
+        super().__init__()
+        self.config = config
+        self.protector: Protector | None = None
+        self.recognizer = Recognizer(
+            config.recognizer, self.recognizer_channels(), config.codec.size, self.kind
+        )
+        self.identity = IdentityLoss(config, classes, teacher)
+
+    def recognizer_channels(self) -> int:
+        """Channels that the recogniser reads."""
+        return 3
+
+    def forward(self, faces: Faces, random: torch.Generator) -> Losses:
+        """Named losses of a batch; ``total`` is what is minimised.
+
+        Args:
+            faces: the batch.
+            random: a CPU generator; every draw of the step comes from it.
+        """
+        losses = self.identity(self.recognizer(faces.crops), faces)
+        return {**losses, "total": losses["identity"]}
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Trainable parameters by what they belong to; each group gets its own learning rate."""
+        groups = {"recognizer": [*self.recognizer.parameters(), *self.identity.parameters()]}
+        if self.protector is not None:
+            trained = [p for p in self.protector.generator.parameters() if p.requires_grad]
+            if trained:
+                groups["generator"] = trained
+        return groups
+
+    def spec(self) -> dict[str, Any]:
+        """The card's ``model``."""
+        shared = {} if self.protector is None else self.protector.spec()
+        return {**shared, "recognizer": self.recognizer.spec()}
+
+    def model_tensors(self) -> dict[str, Tensor]:
+        """What using the model needs."""
+        tensors = {f"recognizer.{k}": v for k, v in self.recognizer.state_dict().items()}
+        if self.protector is not None:
+            generator = self.protector.generator.state_dict()
+            tensors |= {f"generator.{k}": v for k, v in generator.items()}
+        return tensors
+
+    def training_tensors(self) -> dict[str, Tensor]:
+        """What going on with training needs besides: margin head and projections."""
+        return {f"identity.{k}": v for k, v in self.identity.state_dict().items()}
+
+
+class Plain(Task):
+    """The unprotected baseline: the recogniser sees crops."""
+
+
+class StageOne(Task):
+    """Generator and recogniser end to end (paper section 3.3, Eq. 5); with the raw codec, the toy case.
+
+    loss = alpha * L1(X, d(x')) + beta * identity(f(x - x')), means over the batch, so that alpha does
+    not depend on how many devices share it.
+    """
+
+    kind: RecognizerKind = "features"
+
+    def __init__(self, config: TrainConfig, classes: int, teacher: Teacher | None) -> None:
+        super().__init__(config, classes, teacher)
+        self.protector = Protector(config.codec, config.generator)
+
+    def recognizer_channels(self) -> int:
+        """The residue's channels."""
+        return 3 if self.config.codec.name == "raw" else 3 * self.config.codec.ratio**2
+
+    def forward(self, faces: Faces, random: torch.Generator) -> Losses:
+        """See :class:`Task`. ``l1`` is in units of [-1, 1] pixels."""
+        assert self.protector is not None
+        made = self.protector.subtract(faces.crops)
+        with torch.autocast(faces.crops.device.type, enabled=False):
+            regenerated = self.protector.codec.decode(made.regenerated.float()) * 2 - 1
+        l1 = nnf.l1_loss(regenerated, faces.crops)
+        losses = self.identity(self.recognizer(made.residue), faces)
+        weights = self.config.loss
+        total = weights.alpha * l1 + weights.beta * losses["identity"]
+        losses["l1"] = l1
+        if weights.sparsity > 0:
+            losses["sparsity"] = sparsity(made.latent.float(), weights.sparsity_target)
+            total = total + weights.sparsity * losses["sparsity"]
+        return {**losses, "total": total}
+
+
+class StageTwo(Task):
+    """A recogniser from scratch on protected images; the generator is frozen (paper section 3.4)."""
+
+    kind: RecognizerKind = "protected"
+
+    def __init__(
+        self, config: TrainConfig, classes: int, teacher: Teacher | None, protector: Protector
+    ) -> None:
+        super().__init__(config, classes, teacher)
+        self.protector = protector.eval().requires_grad_(False)
+
+    def recognizer_channels(self) -> int:
+        """Three a copy."""
+        return 3 * self.config.stage2.n_duplicate
+
+    def train(self, mode: bool = True) -> StageTwo:
+        """Training mode for all but the generator."""
+        super().train(mode)
+        if self.protector is not None:
+            self.protector.eval()
+        return self
+
+    def forward(self, faces: Faces, random: torch.Generator) -> Losses:
+        """See :class:`Task`. The generator runs once an image, whatever the number of permutations."""
+        settings, protected = self.config.stage2, self.protect(faces.crops, random)
+        embeddings = self.recognizer(protected)
+        losses = self.identity(embeddings, faces, settings.permutations)
+        total = losses["identity"]
+        if settings.consistency > 0 and settings.permutations > 1:
+            losses["consistency"] = consistency(embeddings, settings.permutations)
+            total = total + settings.consistency * losses["consistency"]
+        return {**losses, "total": total}
+
+    @torch.no_grad()
+    def protect(self, crops: Tensor, random: torch.Generator) -> Tensor:
+        """(V*B, 3n, N, N) in [0, 1]: every crop under V draws of n permutations, view after view."""
+        assert self.protector is not None
+        settings, codec = self.config.stage2, self.protector.codec
+        copies = settings.permutations * settings.n_duplicate
+        residue = self.protector.subtract(crops).residue
+        images = []
+        for _ in range(copies):
+            if settings.obfuscation == "mask":
+                kept = draw_mask(len(crops), codec.channels, settings.mask_fraction, random)
+                images.append(codec.decode(residue * kept.to(crops.device)[:, :, None, None]))
+            else:
+                order = draw_permutation(len(crops), codec.channels, random).to(crops.device)
+                images.append(codec.decode(residue, order))
+        n = settings.n_duplicate
+        views = [torch.cat(images[i : i + n], dim=1) for i in range(0, copies, n)]
+        return torch.cat(views).float()
+
+
+def sparsity(latent: Tensor, target: float) -> Tensor:
+    """KL divergence between the wanted and the mean activation of bottleneck channels; a scalar.
+
+    Activations are brought into (0, 1) by x / (1 + x): ReLU's zeros stay zero, and an all-zero latent
+    gives a finite loss. The means are held off 0 and 1, where the divergence has poles.
+    """
+    mean_c = (latent / (1 + latent)).mean((0, 2, 3)).clamp(1e-6, 1 - 1e-6)
+    low = target * torch.log(target / mean_c)
+    return (low + (1 - target) * torch.log((1 - target) / (1 - mean_c))).mean()
+
+
+def consistency(embeddings: Tensor, views: int) -> Tensor:
+    """1 - mean cosine between an image's views, (V*B, D) view after view: 0 when all agree."""
+    unit = nnf.normalize(embeddings.float(), dim=1).view(views, -1, embeddings.shape[1])
+    length = unit.mean(0).square().sum(-1)
+    # |mean of V unit vectors|^2 = (V + V (V - 1) cosine) / V^2
+    return (1 - (length * views - 1) / (views - 1)).mean()
+
+
+def build_task(config: TrainConfig, classes: int, teacher: Teacher | None) -> Task:
+    """The task of a config, with fresh weights drawn from the config's seed.
+
+    Raises:
+        MinusfaceError: settings that do not go together, or a start checkpoint of the wrong kind.
+    """
+    simple: dict[str, Callable[[TrainConfig, int, Teacher | None], Task]] = {
+        "plain": Plain,
+        "toy": StageOne,
+        "stage1": StageOne,
+    }
+    if config.task == "toy" and config.codec.name != "raw":
+        raise MinusfaceError(
+            f"task toy: works on pixels, expected codec.name raw, not {config.codec.name}"
+        )
+    if config.task == "stage1" and config.codec.name == "raw":
+        raise MinusfaceError("task stage1: codec.name raw is the toy case; expected dct or dwt")
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        if config.task == "stage2":
+            return StageTwo(config, classes, teacher, _frozen_protector(config))
+        task = simple[config.task](config, classes, teacher)
+    if config.start.generator is not None and task.protector is not None:
+        started = Protector.load(config.start.generator)
+        task.protector.generator.load_state_dict(started.generator.state_dict())
+    return task
+
+
+def _frozen_protector(config: TrainConfig) -> Protector:
+    """Stage 2's protector, from the stage-1 checkpoint it is given."""
+    if config.start.generator is None:
+        raise MinusfaceError(
+            "task stage2: start.generator is missing, expected a stage-1 checkpoint"
+        )
+    loaded = Protector.load(config.start.generator)
+    if loaded.codec_config != config.codec or loaded.generator_config != config.generator:
+        raise MinusfaceError(
+            f"{config.start.generator}: made with {loaded.codec_config} and {loaded.generator_config}, "
+            f"but the config has {config.codec} and {config.generator}"
+        )
+    if loaded.n_duplicate != config.stage2.n_duplicate:
+        generator = loaded.generator.state_dict()
+        loaded = Protector(config.codec, config.generator, config.stage2.n_duplicate)
+        loaded.generator.load_state_dict(generator)
+    return loaded
