@@ -219,8 +219,11 @@ def _people_folders(root: Path, people: Path | str | Sequence[str] | None) -> li
     found = {entry.name for entry in shown if entry.is_dir()}
     if not found:
         flat = sum(entry.name.lower().endswith(SUFFIXES) for entry in shown)
-        reason = f"{flat} images and no folder" if flat else "empty" if not shown else "no folder"
-        raise MinusfaceError(f"{root}: {reason} in it, {_EXPECTED}".replace("empty in it", "empty"))
+        if flat:
+            reason = f"{flat} images lie in it without folders"
+        else:
+            reason = "holds no folder" if shown else "is empty"
+        raise MinusfaceError(f"{root}: {reason}, {_EXPECTED}")
     if people is None:
         return sorted(found)
     listed = read_people(people) if isinstance(people, (str, Path)) else list(people)

@@ -5,7 +5,7 @@ Legend: B batch, V permutations an image (views), F channels, N side of a crop, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,19 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from minusface.checkpoint import load_into, load_part
 from minusface.config import TrainConfig
 from minusface.errors import MinusfaceError
 from minusface.protect import Protector, draw_mask, draw_permutation
-from minusface.recognize import DistillLoss, MarginHead, Recognizer, Teacher, build_head, head_loss
+from minusface.recognize import (
+    DistillLoss,
+    MarginHead,
+    Recognizer,
+    Teacher,
+    build_head,
+    head_loss,
+    warm_start,
+)
 from minusface.recognize.recognizer import RecognizerKind
 
 Losses = dict[str, Tensor]
@@ -133,6 +142,22 @@ class Task(nn.Module):
     def training_tensors(self) -> dict[str, Tensor]:
         """What going on with training needs besides: margin head and projections."""
         return {f"identity.{k}": v for k, v in self.identity.state_dict().items()}
+
+    def load_tensors(self, model: Mapping[str, Tensor], training: Mapping[str, Tensor]) -> None:
+        """Put back what :meth:`model_tensors` and :meth:`training_tensors` gave.
+
+        Raises:
+            MinusfaceError: other names or shapes.
+        """
+        parts: list[tuple[nn.Module, Mapping[str, Tensor], str]] = [
+            (self.recognizer, model, "recognizer."),
+            (self.identity, training, "identity."),
+        ]
+        if self.protector is not None:
+            parts.append((self.protector.generator, model, "generator."))
+        for module, tensors, prefix in parts:
+            own = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+            load_into(module, own, f"checkpoint, {prefix[:-1]}")
 
 
 class Plain(Task):
@@ -265,9 +290,13 @@ def build_task(config: TrainConfig, classes: int, teacher: Teacher | None) -> Ta
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         if config.task == "stage2":
-            return StageTwo(config, classes, teacher, _frozen_protector(config))
-        task = simple[config.task](config, classes, teacher)
-    if config.start.generator is not None and task.protector is not None:
+            task: Task = StageTwo(config, classes, teacher, _frozen_protector(config))
+        else:
+            task = simple[config.task](config, classes, teacher)
+    if config.start.recognizer is not None:
+        tensors = load_part(config.start.recognizer, prefix="recognizer.")
+        warm_start(task.recognizer, tensors)
+    if config.task != "stage2" and config.start.generator and task.protector is not None:
         started = Protector.load(config.start.generator)
         task.protector.generator.load_state_dict(started.generator.state_dict())
     return task

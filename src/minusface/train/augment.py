@@ -1,0 +1,44 @@
+"""What training does to crops before a task sees them, on the device and from a given generator.
+
+Legend: B batch, H, W pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+
+def to_crops(images: Tensor) -> Tensor:
+    """Bytes (B, 3, H, W), RGB, to floats in [-1, 1]."""
+    return images.float() / 127.5 - 1.0
+
+
+def augment(
+    crops: Tensor, random: torch.Generator, *, flip: bool = True, shift: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Mirror each crop with probability one half, and move it by up to ``shift`` pixels each way.
+
+    Args:
+        crops: (B, 3, H, W).
+        random: a CPU generator.
+        flip: whether to mirror.
+        shift: largest move in pixels; the border is repeated.
+
+    Returns:
+        The crops and a (B,) bool mask of the mirrored ones.
+    """
+    batch, _, height, width = crops.shape
+    flipped = torch.rand(batch, generator=random) < (0.5 if flip else 0.0)
+    offsets = torch.randint(0, 2 * shift + 1, (2, batch), generator=random)
+    flipped_here = flipped.to(crops.device)
+    crops = torch.where(flipped_here[:, None, None, None], crops.flip(-1), crops)
+    if shift == 0:
+        return crops, flipped_here
+    padded = nnf.pad(crops, (shift,) * 4, mode="replicate")
+    moved = [
+        padded[i, :, top : top + height, left : left + width]
+        for i, (top, left) in enumerate(offsets.T.tolist())
+    ]
+    return torch.stack(moved), flipped_here

@@ -1,0 +1,172 @@
+"""A training run from its config: data, teacher, task, evaluation, loop."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import cast
+
+import torch
+import yaml
+
+from minusface.checkpoint import CARD, Card, versions, write_atomically
+from minusface.config import TrainConfig
+from minusface.data import FaceDataset, FolderDataset, Loader
+from minusface.errors import MinusfaceError
+from minusface.recognize import Teacher, load_teacher
+from minusface.train.augment import augment, to_crops
+from minusface.train.loop import LoopConfig, Outcome, Progress, fit, step_seed
+from minusface.train.tasks import Faces, Task, build_task
+
+SYNTHETIC = re.compile(r"^synthetic:(\d+)x(\d+)$")
+# Augmentation draws from a stream of its own, so that a task may draw as much as it likes.
+AUGMENT_STREAM = 0x5EED
+
+
+def open_faces(faces: str, people: str | None, size: int, seed: int = 0) -> FaceDataset:
+    """The dataset that a config names: a folder, or ``synthetic:PEOPLExIMAGES``.
+
+    Raises:
+        MinusfaceError: a missing folder or list, or an ill-formed name.
+    """
+    if faces.startswith("synthetic"):
+        from minusface.data.synthetic import SyntheticFaces
+
+        match = SYNTHETIC.match(faces)
+        if not match or not all(int(number) for number in match.groups()):
+            raise MinusfaceError(
+                f"data.faces {faces!r}: expected synthetic:PEOPLExIMAGES, say synthetic:200x10"
+            )
+        return SyntheticFaces(int(match[1]), int(match[2]), seed=seed, size=size)
+    return FolderDataset(faces, people=people, size=size)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a config's ``device``.
+
+    Raises:
+        MinusfaceError: an unknown device, or one that is not here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise MinusfaceError(f"device {name!r}: expected auto, cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise MinusfaceError(f"device {name!r}: no CUDA device is here (expected auto or cpu)")
+    return device
+
+
+def batches(
+    loader: Loader, config: TrainConfig, device: torch.device
+) -> Callable[[int], Iterator[tuple[Faces, int]]]:
+    """From a step on, augmented batches forever; the same for the same step, whenever it is reached."""
+
+    def stream(step: int) -> Iterator[tuple[Faces, int]]:
+        while True:
+            epoch, offset = divmod(step, loader.steps)
+            for batch in loader.epoch(epoch, offset):
+                random = torch.Generator().manual_seed(
+                    step_seed(config.seed + AUGMENT_STREAM, step)
+                )
+                crops, flipped = augment(
+                    to_crops(batch.images.to(device)),
+                    random,
+                    flip=config.data.flip,
+                    shift=config.data.shift,
+                )
+                yield Faces(crops, batch.labels.to(device), batch.keys, flipped), len(crops)
+                step += 1
+
+    return stream
+
+
+def train(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    report: Callable[[Progress], None] = lambda progress: None,
+    evaluate: Callable[[Task], dict[str, float]] | None = None,
+) -> Outcome:
+    """Train as a config says.
+
+    Args:
+        config: everything of the run.
+        resume: go on from ``last/`` of ``config.out``.
+        report: called with each log line.
+        evaluate: metrics of the task as it is; ``score`` decides which checkpoint is best.
+
+    Raises:
+        MinusfaceError: bad settings, data or checkpoints; a run already in ``config.out``.
+    """
+    out, device = Path(config.out), pick_device(config.device)
+    _check_out(out, resume)
+    dataset = open_faces(config.data.faces, config.data.people, config.codec.size, config.seed)
+    loader = Loader(dataset, config.batch_size, seed=config.seed, workers=config.data.workers)
+    task = build_task(config, dataset.classes, open_teacher(config, dataset)).to(device)
+    if device.type == "cpu" or config.precision == "bfloat16":
+        # Convolutions run fastest with channels innermost; values stay the same.
+        task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    write_atomically(out / "config.yaml", yaml.safe_dump(_plain(config), sort_keys=False).encode())
+    card = Card(
+        task=config.task,
+        model=task.spec(),
+        config=_plain(config),
+        data={
+            "name": dataset.name,
+            "images": len(dataset),
+            "people": dataset.classes,
+            "fingerprint": dataset.fingerprint(),
+        },
+        versions=versions(),
+    )
+    settings = LoopConfig(
+        out=out,
+        seed=config.seed,
+        epochs=config.epochs,
+        steps_per_epoch=loader.steps,
+        precision=config.precision,
+        device=device,
+        log_every=config.log_every,
+        save_every=config.save_every,
+        evaluate_every=config.evaluation.every,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+    )
+    return fit(
+        task,
+        batches(loader, config, device),
+        settings,
+        card,
+        evaluate=None if evaluate is None else lambda: evaluate(task),
+        report=report,
+        resume=resume,
+    )
+
+
+def open_teacher(config: TrainConfig, dataset: FaceDataset) -> Teacher | None:
+    """The teacher of a config, centred on the training images, or None."""
+    if config.distill.teacher is None:
+        return None
+    keys = getattr(dataset, "keys", None)
+    return load_teacher(config.distill.teacher, list(keys()) if keys is not None else None)
+
+
+def _check_out(out: Path, resume: bool) -> None:
+    there = (out / "last" / CARD).is_file()
+    if there and not resume:
+        raise MinusfaceError(
+            f"{out}: holds a run already; --resume goes on with it, --out takes another"
+        )
+    if resume and not there:
+        raise MinusfaceError(f"{out}: nothing to resume (no last/{CARD})")
+
+
+def _plain(config: TrainConfig) -> dict[str, object]:
+    """The config as YAML and JSON can hold it."""
+    raw = asdict(config)
+    raw["schedule"]["milestones"] = list(config.schedule.milestones)
+    return cast("dict[str, object]", raw)
