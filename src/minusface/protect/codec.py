@@ -87,14 +87,15 @@ class BlockCodec(nn.Module):
         }.items():
             self.register_buffer(name, value.contiguous(), persistent=False)
 
-    def encode(self, images: Tensor) -> Tensor:
+    def encode(self, images: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Crops to frequency channels (paper section 3.2, e).
 
         Args:
             images: (B, 3, N, N) floats in [-1, 1], RGB.
+            dtype: of the result; by default the images'. Sums are made in float32 or wider.
 
         Returns:
-            (B, 3*S*S, N, N) of the images' dtype: transform coefficients of pixels in [0, 255].
+            (B, 3*S*S, N, N): transform coefficients of pixels in [0, 255].
 
         Raises:
             MinusfaceError: another shape.
@@ -103,8 +104,11 @@ class BlockCodec(nn.Module):
         needs_graph = torch.is_grad_enabled() and images.requires_grad
         if needs_graph or images.device.type != "cpu" or torch.compiler.is_compiling():
             features = self._transform_columns(self._transform_rows(images))
-            return features.reshape(-1, self.channels, self.size, self.size).to(images.dtype)
-        features = empty_large((len(images), self.channels, self.size, self.size), images.dtype)
+            return features.reshape(-1, self.channels, self.size, self.size).to(
+                dtype or images.dtype
+            )
+        shape = (len(images), self.channels, self.size, self.size)
+        features = empty_large(shape, dtype or images.dtype)
         for image, into in zip(images, features, strict=True):
             self._encode_into(image[None], into)
         return features
@@ -128,11 +132,36 @@ class BlockCodec(nn.Module):
                 f"permutation: shape {tuple(permutation.shape)}, expected {tuple(features.shape[:2])}"
             )
         summed_bcn = self._weigh(features.flatten(2), permutation)
-        shift_c = summed_bcn.new_tensor([LEVEL_SHIFT, 0.0, 0.0])
-        with torch.autocast(features.device.type, enabled=False):
-            rgb_bcn = torch.einsum("kc,bcn->bkn", self.to_rgb, summed_bcn + shift_c[:, None])
-        pixels: Tensor = rgb_bcn.clamp(0, 1).view(-1, 3, self.size, self.size)
-        return pixels.to(features.dtype)
+        return self._to_pixels(summed_bcn).to(features.dtype)
+
+    def decode_projected(self, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """``decode`` of a 1x1 convolution, without its F channels ever being there.
+
+        Both are linear in the channels, so their product is one map of M weights a pixel and colour.
+
+        Args:
+            hidden: (B, M, N, N).
+            weight: (F, M, 1, 1) of the convolution.
+            bias: (F,) of the convolution.
+
+        Returns:
+            (B, 3, N, N) in [0, 1], RGB, float32.
+        """
+        frequencies, inner = self.ratio**2, hidden.shape[1]
+        with torch.autocast(hidden.device.type, enabled=False):
+            weight_ckm = weight.float().view(3, frequencies, inner)
+            map_cmn = torch.matmul(weight_ckm.transpose(1, 2), self.pixel_weight_kn)
+            bias_cn = torch.matmul(bias.float().view(3, frequencies), self.pixel_weight_kn)
+            hidden_bmn = hidden.float().contiguous().flatten(2)
+            colours = [(hidden_bmn * map_mn).sum(1) for map_mn in map_cmn]
+            return self._to_pixels(torch.stack(colours, 1) + bias_cn)
+
+    def _to_pixels(self, ycc_bcn: Tensor) -> Tensor:
+        """Shifted YCbCr (B, 3, N*N) to RGB (B, 3, N, N), clamped to [0, 1]."""
+        shift_c = ycc_bcn.new_tensor([LEVEL_SHIFT, 0.0, 0.0])
+        with torch.autocast(ycc_bcn.device.type, enabled=False):
+            rgb_bcn: Tensor = torch.einsum("kc,bcn->bkn", self.to_rgb, ycc_bcn + shift_c[:, None])
+        return rgb_bcn.clamp(0, 1).view(-1, 3, self.size, self.size)
 
     def _transform_rows(self, images: Tensor) -> Tensor:
         """Colour and the row half of the transform: (B, 3, S, N, N) float32."""
@@ -146,11 +175,10 @@ class BlockCodec(nn.Module):
 
     def _transform_columns(self, rows: Tensor) -> Tensor:
         """(..., N, N) to (..., S, N, N), in one expression: for autograd and the compiler."""
-        first, second, third = (
-            rows.index_select(-1, taps_n).unsqueeze(-3) * weight_vn.unsqueeze(1)
-            for taps_n, weight_vn in zip(self.taps_tn, self.taps_weight_tvn, strict=True)
-        )
-        return first + second + third
+        total = torch.zeros((), dtype=rows.dtype, device=rows.device)
+        for taps_n, weight_vn in zip(self.taps_tn, self.taps_weight_tvn, strict=True):
+            total = total + rows.index_select(-1, taps_n).unsqueeze(-3) * weight_vn.unsqueeze(1)
+        return total
 
     def _encode_into(self, image: Tensor, into: Tensor) -> None:
         """One image, (1, 3, N, N) into (F, N, N): its channels stay in the cache for three passes."""

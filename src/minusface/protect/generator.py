@@ -73,6 +73,11 @@ class UNet(nn.Module):
 
     def forward(self, features: Tensor) -> Regeneration:
         """Regenerate features (B, F, H, W); H and W divisible by 16."""
+        hidden, latent = self.hidden(features)
+        return Regeneration(self.project(hidden), latent)
+
+    def hidden(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """All but the last 1x1 convolution: (B, K, H, W), and the latent."""
         if features.shape[-1] % STRIDE or features.shape[-2] % STRIDE:
             raise MinusfaceError(
                 f"generator: features of {features.shape[-2]}x{features.shape[-1]}, "
@@ -85,7 +90,7 @@ class UNet(nn.Module):
         latent = skips.pop()
         for up, merge in zip(self.up, self.merge, strict=True):
             hidden = merge(torch.cat([skips.pop(), up(hidden)], dim=1))
-        return Regeneration(self.project(hidden), latent)
+        return hidden, latent
 
 
 def build_generator(config: GeneratorConfig, channels: int) -> UNet:

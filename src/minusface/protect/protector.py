@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from minusface import checkpoint
 from minusface.config import CodecConfig, GeneratorConfig
 from minusface.errors import MinusfaceError
-from minusface.protect.codec import Codec, build_codec
+from minusface.protect.codec import BlockCodec, Codec, build_codec
 from minusface.protect.generator import Regeneration, build_generator
 from minusface.protect.shuffle import draw_permutation_from_entropy
 from minusface.types import FaceCrop, ProtectedImage
@@ -67,7 +67,7 @@ class Protector(nn.Module):
             permutation: (B, F) or (B, n, F) integers; or the same of bools, True for channels to keep:
                 the paper's masking ablation, which blanks channels in the place of shuffling them.
         """
-        residue = self.subtract(crops).residue
+        residue = self.residue(crops)
         orders = permutation.view(len(crops), self.n_duplicate, self.codec.channels).unbind(1)
         return torch.cat([self._obfuscate(residue, order) for order in orders], dim=1)
 
@@ -75,6 +75,26 @@ class Protector(nn.Module):
         if order.dtype == torch.bool:
             return self.codec.decode(residue * order[:, :, None, None])
         return self.codec.decode(residue, order)
+
+    def residue(self, crops: Tensor) -> Tensor:
+        """r = x - g(x) of crops (B, 3, N, N) in [-1, 1]: (B, F, N, N).
+
+        Without a gradient to keep, the generator's last 1x1 convolution is subtracted from the features
+        in their own memory: x' is never written.
+        """
+        if torch.is_grad_enabled() or not isinstance(self.codec, BlockCodec):
+            return self.subtract(crops).residue
+        features = self.codec.encode(crops)
+        # Convolutions are fastest with channels innermost, the decoder with channels outermost.
+        inner = features.contiguous(memory_format=torch.channels_last)
+        hidden, last = self.generator.hidden(inner)[0], self.generator.project
+        assert last.bias is not None
+        with torch.autocast(crops.device.type, enabled=False):
+            hidden_bmn = hidden.to(features.dtype).contiguous().flatten(2)
+            weight_bfm = last.weight.flatten(1).expand(len(crops), -1, -1)
+            features -= last.bias[:, None, None]
+            features.flatten(2).baddbmm_(weight_bfm, hidden_bmn, alpha=-1)
+        return features
 
     def subtract(self, crops: Tensor) -> Residue:
         """Features, their regeneration and the residue of crops (B, 3, N, N) in [-1, 1]."""

@@ -162,7 +162,16 @@ class IResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, size, size) to (B, D)."""
-        hidden = self.output_layer[:4](self.body(self.input_layer(x)))
+        return self.after_first(self.first(x))
+
+    @property
+    def first(self) -> nn.Conv2d:
+        """The first convolution, without bias."""
+        return cast(nn.Conv2d, self.input_layer[0])
+
+    def after_first(self, hidden: Tensor) -> Tensor:
+        """All but the first convolution: its output to (B, D)."""
+        hidden = self.output_layer[:4](self.body(self.input_layer[1:](hidden)))
         norm = self.output_layer[4]
         return cast(Tensor, norm(hidden.to(cast(Tensor, norm.running_mean).dtype)))
 

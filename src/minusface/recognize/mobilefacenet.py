@@ -99,8 +99,18 @@ class MobileFaceNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, size, size) to (B, D), in the parameters' precision even under autocast."""
-        hidden = self.output_layer[:2](self.pool(self.body(self.input_layer(x))))
-        norm = self.output_layer[2]
+        return self.after_first(self.first(x))
+
+    @property
+    def first(self) -> nn.Conv2d:
+        """The first convolution, without bias."""
+        return cast(nn.Conv2d, cast(nn.Sequential, self.input_layer[0])[0])
+
+    def after_first(self, hidden: Tensor) -> Tensor:
+        """All but the first convolution: its output to (B, D)."""
+        stem = cast(nn.Sequential, self.input_layer[0])[1:]
+        hidden = self.output_layer[:2](self.pool(self.body(self.input_layer[1:](stem(hidden)))))
+        norm = cast(nn.BatchNorm1d, self.output_layer[2])
         return cast(Tensor, norm(hidden.to(norm.weight.dtype)))
 
 

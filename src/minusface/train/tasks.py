@@ -17,6 +17,7 @@ from minusface.checkpoint import load_into, load_part
 from minusface.config import TrainConfig
 from minusface.errors import MinusfaceError
 from minusface.protect import Protector, draw_mask, draw_permutation
+from minusface.protect.codec import BlockCodec
 from minusface.recognize import (
     DistillLoss,
     MarginHead,
@@ -183,19 +184,39 @@ class StageOne(Task):
 
     def forward(self, faces: Faces, random: torch.Generator) -> Losses:
         """See :class:`Task`. ``l1`` is in units of [-1, 1] pixels."""
-        assert self.protector is not None
-        made = self.protector.subtract(faces.crops)
-        with torch.autocast(faces.crops.device.type, enabled=False):
-            regenerated = self.protector.codec.decode(made.regenerated.float()) * 2 - 1
+        regenerated, embeddings, latent = self.regenerate(faces.crops)
         l1 = nnf.l1_loss(regenerated, faces.crops)
-        losses = self.identity(self.recognizer(made.residue), faces)
+        losses = self.identity(embeddings, faces)
         weights = self.config.loss
         total = weights.alpha * l1 + weights.beta * losses["identity"]
         losses["l1"] = l1
         if weights.sparsity > 0:
-            losses["sparsity"] = sparsity(made.latent.float(), weights.sparsity_target)
+            losses["sparsity"] = sparsity(latent.float(), weights.sparsity_target)
             total = total + weights.sparsity * losses["sparsity"]
         return {**losses, "total": total}
+
+    def regenerate(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """X' = d(x') in [-1, 1], embeddings of the residue x - x', and the latent, of crops X.
+
+        The generator ends in a 1x1 convolution and what reads x' is linear, so neither x' nor the
+        residue is formed: see ``decode_projected`` and ``forward_difference``.
+        """
+        assert self.protector is not None
+        codec, generator = self.protector.codec, self.protector.generator
+        if not isinstance(codec, BlockCodec):
+            made = self.protector.subtract(crops)
+            regenerated = codec.decode(made.regenerated)
+            return regenerated * 2 - 1, self.recognizer(made.residue), made.latent
+        narrow = torch.is_autocast_enabled(crops.device.type)
+        dtype = torch.get_autocast_dtype(crops.device.type) if narrow else None
+        # Channels innermost, once: four convolutions and gradients would each turn them around.
+        features = codec.encode(crops, dtype).contiguous(memory_format=torch.channels_last)
+        hidden, latent = generator.hidden(features)
+        last = generator.project
+        assert last.bias is not None
+        regenerated = codec.decode_projected(hidden, last.weight, last.bias)
+        embeddings = self.recognizer.forward_difference(features, hidden, last.weight, last.bias)
+        return regenerated * 2 - 1, embeddings, latent
 
 
 class StageTwo(Task):
@@ -237,8 +258,8 @@ class StageTwo(Task):
         assert self.protector is not None
         settings, codec = self.config.stage2, self.protector.codec
         copies = settings.permutations * settings.n_duplicate
-        residue = self.protector.subtract(crops).residue
-        images = []
+        residue = self.protector.residue(crops)
+        images: list[Tensor] = []
         for _ in range(copies):
             if settings.obfuscation == "mask":
                 kept = draw_mask(len(crops), codec.channels, settings.mask_fraction, random)
