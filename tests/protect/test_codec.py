@@ -71,7 +71,9 @@ def test_golden(shared: Path) -> None:
 def test_returns_smooth_images(codec: DCTCodec) -> None:
     size = codec.size
     ramp = torch.linspace(-0.9, 0.9, size)
-    smooth = torch.stack([ramp[:, None] * ramp, ramp.expand(size, -1), ramp[:, None].expand(-1, size)])
+    smooth = torch.stack(
+        [ramp[:, None] * ramp, ramp.expand(size, -1), ramp[:, None].expand(-1, size)]
+    )
     back = codec.decode(codec.encode(smooth[None])) * 2 - 1
     assert float((back - smooth).abs().mean()) < 2e-3
 
@@ -90,7 +92,9 @@ def test_gradients(codec: DCTCodec) -> None:
     # The row transform works in float32 by design, so the tolerance is float32's.
     assert torch.autograd.gradcheck(codec.encode, (crops,), eps=1e-2, atol=5e-2)
     features = (torch.randn(2, codec.channels, 8, 8, dtype=torch.float64) * 3).requires_grad_()
-    assert torch.autograd.gradcheck(lambda f: codec.decode(f, order), (features,), eps=1e-4, atol=1e-3)
+    assert torch.autograd.gradcheck(
+        lambda f: codec.decode(f, order), (features,), eps=1e-4, atol=1e-3
+    )
 
 
 def test_graph_and_cache_paths_agree() -> None:
@@ -156,7 +160,9 @@ def test_raw_codec_is_the_identity() -> None:
 
 def test_refusals() -> None:
     codec = DCTCodec(16, 4)
-    with pytest.raises(MinusfaceError, match=r"crops: shape \(1, 3, 8, 8\), expected \(B, 3, 16, 16\)"):
+    with pytest.raises(
+        MinusfaceError, match=r"crops: shape \(1, 3, 8, 8\), expected \(B, 3, 16, 16\)"
+    ):
         codec.encode(torch.zeros(1, 3, 8, 8))
     with pytest.raises(MinusfaceError, match="features: shape"):
         codec.decode(torch.zeros(1, 192, 16, 16))

@@ -22,6 +22,7 @@ from minusface.protect import (
     permutation_of_key,
     rename_reference,
 )
+from minusface.protect.codec import BlockCodec
 from minusface.types import FaceCrop, ProtectedImage
 from tests.reference import codec as literal
 from tests.reference.weights import by_rule
@@ -80,7 +81,9 @@ def test_reference_width_and_names(shared: Path) -> None:
     shapes = {k: v for k, v in names["stage1_IR_18"].items() if k.startswith("generator.")}
     renamed = rename_reference({k: torch.empty(v, device="meta") for k, v in shapes.items()})
     ours = UNet(192, 64).state_dict()
-    assert {k: tuple(v.shape) for k, v in renamed.items()} == {k: tuple(v.shape) for k, v in ours.items()}
+    assert {k: tuple(v.shape) for k, v in renamed.items()} == {
+        k: tuple(v.shape) for k, v in ours.items()
+    }
     assert sum(v.numel() for v in ours.values()) == 34_634_624
 
 
@@ -164,7 +167,9 @@ def test_save_and_load(tmp_path: Path) -> None:
     card = checkpoint.Card(task="stage1", model=protector.spec())
     checkpoint.save(tmp_path / "run", card, {"model": tensors})
     loaded = Protector.load(tmp_path / "run")
-    assert torch.equal(loaded.protect(pixels, order).pixels, protector.protect(pixels, order).pixels)
+    assert torch.equal(
+        loaded.protect(pixels, order).pixels, protector.protect(pixels, order).pixels
+    )
     assert not any(p.requires_grad for p in loaded.parameters())
 
 
@@ -193,3 +198,32 @@ def test_refusals(tmp_path: Path) -> None:
 
 def test_empty_batch() -> None:
     assert small().protect(FaceCrop(torch.zeros(0, 3, 16, 16))).pixels.shape == (0, 3, 16, 16)
+
+
+def test_residue_in_place_is_the_residue() -> None:
+    protector, pixels = small(), crops(3)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            protector.residue(pixels), protector.subtract(pixels).residue, atol=1e-3, rtol=1e-4
+        )
+    assert protector.residue(pixels.requires_grad_()).requires_grad
+
+
+def test_decode_projected_is_decode_of_the_projection() -> None:
+    codec, project = small().codec, torch.nn.Conv2d(5, 48, 1)
+    hidden = torch.randn(3, 5, 16, 16, generator=torch.Generator().manual_seed(0)) * 20
+    results = []
+    for fused in (True, False):
+        leaf = hidden.clone().requires_grad_()
+        project.zero_grad()
+        assert project.bias is not None
+        assert isinstance(codec, BlockCodec)
+        if fused:
+            pixels = codec.decode_projected(leaf, project.weight, project.bias)
+        else:
+            pixels = codec.decode(project(leaf))
+        pixels.square().sum().backward()
+        results.append((pixels.detach(), leaf.grad, project.weight.grad, project.bias.grad))
+    for a, b in zip(*results, strict=True):
+        assert b is not None
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))

@@ -150,18 +150,20 @@ class BlockCodec(nn.Module):
         frequencies, inner = self.ratio**2, hidden.shape[1]
         with torch.autocast(hidden.device.type, enabled=False):
             weight_ckm = weight.float().view(3, frequencies, inner)
-            map_cmn = torch.matmul(weight_ckm.transpose(1, 2), self.pixel_weight_kn)
+            weight_kq = weight_ckm.permute(1, 2, 0).reshape(frequencies, inner * 3)
+            # A small matrix product a pixel: (B, M) by (M, 3). It reads hidden once.
+            map_nmc = torch.matmul(self.pixel_weight_kn.T, weight_kq).view(-1, inner, 3)
+            hidden_nbm = hidden.float().permute(2, 3, 0, 1).flatten(0, 1)
+            colours_nbc = torch.bmm(hidden_nbm, map_nmc)
             bias_cn = torch.matmul(bias.float().view(3, frequencies), self.pixel_weight_kn)
-            hidden_bmn = hidden.float().contiguous().flatten(2)
-            colours = [(hidden_bmn * map_mn).sum(1) for map_mn in map_cmn]
-            return self._to_pixels(torch.stack(colours, 1) + bias_cn)
+            return self._to_pixels(colours_nbc.permute(1, 2, 0) + bias_cn)
 
     def _to_pixels(self, ycc_bcn: Tensor) -> Tensor:
         """Shifted YCbCr (B, 3, N*N) to RGB (B, 3, N, N), clamped to [0, 1]."""
         shift_c = ycc_bcn.new_tensor([LEVEL_SHIFT, 0.0, 0.0])
         with torch.autocast(ycc_bcn.device.type, enabled=False):
             rgb_bcn: Tensor = torch.einsum("kc,bcn->bkn", self.to_rgb, ycc_bcn + shift_c[:, None])
-        return rgb_bcn.clamp(0, 1).view(-1, 3, self.size, self.size)
+        return rgb_bcn.clamp(0, 1).reshape(-1, 3, self.size, self.size)
 
     def _transform_rows(self, images: Tensor) -> Tensor:
         """Colour and the row half of the transform: (B, 3, S, N, N) float32."""

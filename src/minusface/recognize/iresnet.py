@@ -15,6 +15,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from minusface.errors import MinusfaceError
+from minusface.recognize.prelu import PReLU
 
 WIDTHS = (64, 128, 256, 512)
 REDUCTION = 16
@@ -74,7 +75,7 @@ class ResidualUnit(nn.Module):
             nn.BatchNorm2d(inside),
             nn.Conv2d(inside, outside, 3, 1, 1, bias=False),
             nn.BatchNorm2d(outside),
-            nn.PReLU(outside),
+            PReLU(outside),
             nn.Conv2d(outside, outside, 3, stride, 1, bias=False),
             nn.BatchNorm2d(outside),
         ]
@@ -141,7 +142,7 @@ class IResNet(nn.Module):
         self.input_layer = nn.Sequential(
             nn.Conv2d(in_channels, widths[0], 3, stem_stride, 1, bias=False),
             nn.BatchNorm2d(widths[0]),
-            nn.PReLU(widths[0]),
+            PReLU(widths[0]),
         )
         self.output_layer = nn.Sequential(
             nn.BatchNorm2d(widths[3]),

@@ -10,6 +10,7 @@ from typing import NamedTuple, cast
 from torch import Tensor, nn
 
 from minusface.recognize.iresnet import check_size, init_weights
+from minusface.recognize.prelu import PReLU
 
 
 class Stage(NamedTuple):
@@ -38,7 +39,7 @@ def _conv(
     """Convolution without bias, batch norm and, unless linear, PReLU."""
     conv = nn.Conv2d(inside, outside, kernel, stride, kernel // 2, groups=groups, bias=False)
     layers: list[nn.Module] = [conv, nn.BatchNorm2d(outside)]
-    return nn.Sequential(*layers) if linear else nn.Sequential(*layers, nn.PReLU(outside))
+    return nn.Sequential(*layers) if linear else nn.Sequential(*layers, PReLU(outside))
 
 
 class Bottleneck(nn.Module):

@@ -1,0 +1,51 @@
+# Each target sets up what it needs in .venv; nothing has to be activated.
+#   make demo ARGS="--photo me.jpg"     make test     make PYTHON=/usr/bin/python3.12 test
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+JOBS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+PINS := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test bench clean
+
+help: ## what there is (default)
+	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+setup: $(VENV)/.ready-run ## .venv with what the demo needs
+
+demo: $(VENV)/.ready-run ## a photo, protected and still recognised: writes runs/demo/report.html (ARGS="--photo FILE")
+	@$(BIN)/minusface demo $(ARGS)
+
+test: export OMP_NUM_THREADS := 1
+test: $(VENV)/.ready-dev ## style, types and the whole test suite (ARGS="-k codec", JOBS=2)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+bench: $(VENV)/.ready-dev ## every script in benchmarks/, with results in runs/bench/
+	@mkdir -p runs/bench
+	@set -e; for script in benchmarks/[a-z]*.py; do \
+	  echo "$$script"; \
+	  $(BIN)/python $$script --json runs/bench/$$(basename $$script .py).json $(ARGS); \
+	done
+
+clean: ## remove .venv and caches; runs/ stays
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@echo "making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready-run: $(PINS) | $(BIN)/python
+	@echo "installing minusface into $(VENV) (once; PyTorch is large)"
+	@$(INSTALL) -e ".[data,faces,report]"
+	@touch $@
+
+$(VENV)/.ready-dev: $(PINS) | $(BIN)/python
+	@echo "installing minusface and its test tools into $(VENV) (once; PyTorch is large)"
+	@$(INSTALL) -e ".[data,faces,report,dev]"
+	@touch $@ $(VENV)/.ready-run

@@ -1,0 +1,108 @@
+"""The pictures of the report: one photo on its way to three protected images.
+
+Legend: H, W photo pixels, N side of a crop, F channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from minusface.protect import Protector, permutation_of_key
+from minusface.types import FaceCrop, ProtectedImage, UInt8
+
+LONGEST = 480  # side of the photo in the report, pixels
+PERMUTATIONS = 3
+GREEN = (72, 199, 116)
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """RGB bytes, each (N, N, 3) but the photo; captions are the report's."""
+
+    photo: UInt8
+    crop: UInt8
+    regenerated: UInt8
+    residue: UInt8
+    protected: list[UInt8]
+    stretched: list[UInt8]
+    """The protected images with every colour standardised, as the recogniser first does."""
+    residue_levels: float
+    """Standard deviation of the decoded residue, in grey levels."""
+    images: ProtectedImage
+    """The protected images as floats, (3, 3, N, N)."""
+
+    def files(self) -> dict[str, UInt8]:
+        """By the name of the file they are written to."""
+        named = {
+            "photo": self.photo,
+            "crop": self.crop,
+            "regenerated": self.regenerated,
+            "residue": self.residue,
+        }
+        named |= {f"protected-{i + 1}": image for i, image in enumerate(self.protected)}
+        return named | {f"stretched-{i + 1}": image for i, image in enumerate(self.stretched)}
+
+
+@torch.inference_mode()
+def make_pictures(
+    photo: UInt8, box: Sequence[float], crop: FaceCrop, protector: Protector, seed: int
+) -> Pictures:
+    """Everything between a photo and its protected images.
+
+    Args:
+        photo: (H, W, 3) RGB.
+        box: x1, y1, x2, y2 of the face in the photo.
+        crop: one aligned face.
+        protector: frozen, of one permutation an image.
+        seed: of the three permutations.
+    """
+    protector.eval()
+    made = protector.subtract(crop.pixels)
+    decode = protector.codec.decode
+    residue = decode(made.residue)
+    count = PERMUTATIONS * protector.n_duplicate
+    keys = [f"demo photo {number}" for number in range(count)]
+    orders = permutation_of_key(keys, protector.codec.channels, seed)
+    many = FaceCrop(crop.pixels.expand(PERMUTATIONS, -1, -1, -1))
+    images = protector.protect(many, orders.view(PERMUTATIONS, protector.n_duplicate, -1))
+    first = ProtectedImage(images.pixels[:, :3].contiguous())
+    return Pictures(
+        photo=boxed(photo, box),
+        crop=crop.to_uint8()[0],
+        regenerated=ProtectedImage(decode(made.regenerated).clamp(0, 1)).to_uint8()[0],
+        residue=ProtectedImage(residue).to_uint8()[0],
+        protected=list(first.to_uint8()),
+        stretched=[stretch(image) for image in first.pixels.numpy()],
+        residue_levels=float((residue * 255).std()),
+        images=images,
+    )
+
+
+def boxed(photo: UInt8, box: Sequence[float]) -> UInt8:
+    """The photo, no side longer than the report wants, with the face's box drawn."""
+    scale = min(1.0, LONGEST / max(photo.shape[:2]))
+    size = (max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale)))
+    small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+    left, top, right, bottom = (round(side * scale) for side in box)
+    thickness = max(2, round(max(size) / 160))
+    return np.asarray(cv2.rectangle(small, (left, top), (right, bottom), GREEN, thickness), np.uint8)
+
+
+def stretch(image: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> UInt8:
+    """(3, N, N) floats with each colour at mean 0.5 and standard deviation 0.25, as bytes (N, N, 3)."""
+    centred = image - image.mean((1, 2), keepdims=True)
+    unit = centred / np.maximum(image.std((1, 2), keepdims=True), 1e-4)
+    whole = np.clip(0.5 + 0.25 * unit, 0, 1) * 255
+    return np.ascontiguousarray(np.rint(whole).astype(np.uint8).transpose(1, 2, 0))
+
+
+def png(image: UInt8) -> bytes:
+    """RGB bytes (H, W, 3) as a PNG file."""
+    ok, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    assert ok, "PNG encoding of a valid uint8 image cannot fail"
+    return data.tobytes()

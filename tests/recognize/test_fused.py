@@ -1,0 +1,52 @@
+"""What stands in for plainer computations inside the recogniser gives their results and gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from minusface.config import RecognizerConfig
+from minusface.recognize import Recognizer
+from minusface.recognize.prelu import PReLU
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 4, 6), (2, 5)])
+def test_prelu_is_torchs(shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x.view(-1)[0] = 0.0
+    ours, torchs = PReLU(5).double(), nn.PReLU(5).double()
+    with torch.no_grad():
+        ours.weight.copy_(torch.linspace(-0.5, 0.5, 5))
+        torchs.weight.copy_(ours.weight)
+    results = []
+    for layer in (ours, torchs):
+        leaf = x.clone().requires_grad_()
+        y = layer(leaf)
+        (y * torch.arange(y.numel(), dtype=y.dtype).view_as(y)).sum().backward()
+        results.append((y.detach(), leaf.grad, layer.weight.grad))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b)
+    assert ours.state_dict().keys() == torchs.state_dict().keys()
+
+
+@pytest.mark.parametrize("backbone", ["ir_lite", "mobilefacenet", "ir_18"])
+def test_forward_difference_is_forward_of_the_difference(backbone: str) -> None:
+    torch.manual_seed(0)
+    recognizer = Recognizer(RecognizerConfig(backbone, 8), 12, 32, "features").eval()
+    project = nn.Conv2d(5, 12, 1)
+    features, hidden = torch.randn(3, 12, 32, 32), torch.randn(3, 5, 32, 32)
+    results = []
+    for fused in (True, False):
+        recognizer.zero_grad()
+        project.zero_grad()
+        assert project.bias is not None
+        if fused:
+            out = recognizer.forward_difference(features, hidden, project.weight, project.bias)
+        else:
+            out = recognizer(features - project(hidden))
+        out.square().sum().backward()
+        first = recognizer.backbone.first
+        results.append((out.detach(), first.weight.grad.clone(), project.weight.grad.clone()))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))
