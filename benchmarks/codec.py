@@ -14,18 +14,25 @@ freed memory for both sides, which helps the literal computation more than ours.
 The floor is what memory alone would need: the bytes that must be read and written, over the bandwidth of
 a copy between buffers in use, measured in the same run. Nothing is assumed to stay in a cache; where the
 input does, a measurement can come out below its floor.
+
+Threads wait asleep (OMP_WAIT_POLICY=PASSIVE, on both sides, unless the environment says otherwise):
+where another process wants the same cores, threads that spin instead cost tens of milliseconds a
+call, whatever is called.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+# Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch  # noqa: E402
 from tests.reference import codec as literal  # noqa: E402
@@ -139,6 +146,7 @@ def main(argv: list[str]) -> None:
             "bytes": {name: case.bytes for name, case in cases.items()},
             "copy_bytes_per_second": bandwidth,
             "allocator": allocator,
+            "omp_wait_policy": os.environ["OMP_WAIT_POLICY"].lower(),
             "options": {k: v for k, v in vars(options).items() if k != "json"},
             "machine": about,
         }

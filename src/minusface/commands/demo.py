@@ -1,0 +1,48 @@
+"""``minusface demo``: the whole journey in minutes, on one photo and a small training."""
+
+from __future__ import annotations
+
+
+def demo(
+    photo: str | None = None,
+    faces: str | None = None,
+    out: str = "runs/demo",
+    minutes: float = 8.0,
+    seed: int = 0,
+    train: bool = False,
+    json: bool = False,
+) -> None:
+    """A photo becomes a protected image that is still recognised; writes OUT/report.html.
+
+    Finds and aligns the face in a photo, trains three small models (unprotected, stage 1, stage 2) under
+    one recipe and time budget, compares them on people they have not seen, and shows every picture on the
+    way. Running it again starts over; the trainings of the run before are kept in OUT/previous.
+
+    Args:
+        photo: a photo with a face; by default scikit-image's astronaut.
+        faces: a folder with a folder a person of aligned 112x112 crops to train on; by default
+            ../shared/faces/lfw-112x112 where that is, else drawn faces. A file ``*teacher*.npz`` beside
+            the folder is distilled from; without one the names of the folders are the labels.
+        out: where trainings, pictures and report go.
+        minutes: time for the three trainings together; the evaluation comes on top.
+        seed: every random draw comes from it.
+        train: train even where the package brings weights of its own.
+        json: print the results as JSON instead of words.
+    """
+    import json as jsons
+    import sys
+
+    from rich.console import Console
+
+    from minusface.demo import Options, run
+
+    options = Options(photo, faces, out, minutes, seed, train)
+    try:
+        found = run(options, Console(stderr=True))
+    except KeyboardInterrupt:
+        print(f"stopped; trainings so far are in {out}, no report was written", file=sys.stderr)
+        raise SystemExit(130) from None
+    if json:
+        print(jsons.dumps(found.as_json(), indent=1))
+        return
+    print("\n".join(found.summary()))
