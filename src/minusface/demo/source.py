@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
@@ -16,13 +16,15 @@ from minusface.config import DataConfig
 from minusface.data import FaceDataset, FolderDataset, read_people
 from minusface.demo.training import Budget
 from minusface.errors import MinusfaceError
-from minusface.evaluate import Pair, read_pairs
+from minusface.evaluate import Pair, PairList, read_pairs
+from minusface.types import UInt8
 
 DEFAULT_FACES = ("shared", "faces", "lfw-112x112")
 PROTOCOL, TRAIN_LIST, TEST_LIST = "lfw-protocol", "peopleDevTrain.txt", "pairsDevTest.txt"
 HELD_OUT_PART, HELD_OUT_LEAST = 0.1, 20
-# Synthetic people of the evaluation are drawn from a seed that no training uses.
+# Synthetic people of the evaluation come from a seed that no training is likely to use.
 HELD_OUT_SEED = 1_000_003
+People = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,13 @@ class Source:
 
     train: DataConfig
     teacher: Path | None
-    held_out: FaceDataset
-    pairs: list[Pair]
+    pairs: PairList
+    read: Callable[[str], UInt8]
+    """From a key of the pairs to (112, 112, 3) bytes, RGB."""
     train_words: str
     pairs_words: str
     evaluate_options: str
-    """What `minusface evaluate` needs to see the same pairs, or empty where it cannot."""
+    """What ``minusface evaluate`` needs to see the same pairs; empty where it cannot."""
 
 
 def find_faces(faces: str | None) -> Path | None:
@@ -49,8 +52,8 @@ def find_faces(faces: str | None) -> Path | None:
         if not Path(faces).is_dir():
             raise MinusfaceError(f"{faces}: no such folder, expected one folder a person in it")
         return Path(faces)
-    here, repository = Path.cwd(), Path(__file__).resolve().parents[3]
-    for base in (here, here.parent, repository.parent):
+    repository = Path(__file__).resolve().parents[3]
+    for base in (Path.cwd().parent, repository.parent):
         folder = base.joinpath(*DEFAULT_FACES)
         if folder.is_dir():
             return folder
@@ -69,12 +72,143 @@ def open_source(faces: str | None, out: Path, budget: Budget, seed: int) -> Sour
     Raises:
         MinusfaceError: a missing or unusable folder.
     """
-    folder = find_faces(faces)
+    folder = None if faces == "synthetic" else find_faces(faces)
     if folder is None:
         return synthetic_source(budget, seed)
     lists = folder.resolve().parent / PROTOCOL
-    if (lists / TRAIN_LIST).is_file() and (lists / TEST_LIST).is_file() and faces is None:
-        return listed_source(folder, lists)
-    if all((lists / name).is_file() for name in (TRAIN_LIST, TEST_LIST)) and _covers(folder, lists):
+    if (lists / TRAIN_LIST).is_file() and (lists / TEST_LIST).is_file() and _lists_fit(folder, lists):
         return listed_source(folder, lists)
     return split_source(folder, out, budget, seed)
+
+
+def listed_source(folder: Path, lists: Path) -> Source:
+    """LFW's development split: people of one list, pairs of the other."""
+    people, pairs_file = lists / TRAIN_LIST, lists / TEST_LIST
+    train = FolderDataset(folder, people=people)
+    pairs = read_pairs(pairs_file, folder)
+    return Source(
+        train=_folder_data(folder, people),
+        teacher=find_teacher(folder),
+        pairs=pairs,
+        read=_reader(folder),
+        train_words=f"{folder.name}: {len(train)} images of the {train.classes} people of {TRAIN_LIST}",
+        pairs_words=_pairs_words(pairs, f"of {TEST_LIST}: people who were not trained on"),
+        evaluate_options=f"--pairs {pairs_file} --faces {folder}",
+    )
+
+
+def split_source(folder: Path, out: Path, budget: Budget, seed: int) -> Source:
+    """Any other folder: some people are held out and paired; lists are written to ``out``."""
+    whole = FolderDataset(folder)
+    people: defaultdict[str, list[str]] = defaultdict(list)
+    for key in whole.keys():  # noqa: SIM118
+        people[key.split("/")[0]].append(key)
+    kept, held_out = hold_out(people, seed, str(folder))
+    pairs = make_pairs({name: people[name] for name in held_out}, budget.pairs, seed)
+    names, pairs_file = out / "people-train.txt", out / "pairs-held-out.txt"
+    # A count in front: names may be numbers.
+    write_atomically(names, "\n".join([str(len(kept)), *kept, ""]).encode())
+    lines = [f"{pair.a}\t{pair.b}\t{int(pair.same)}\n" for pair in pairs]
+    write_atomically(pairs_file, "".join(lines).encode())
+    images = sum(len(people[name]) for name in kept)
+    return Source(
+        train=_folder_data(folder, names),
+        teacher=find_teacher(folder),
+        pairs=pairs,
+        read=_reader(folder),
+        train_words=f"{whole.name}: {images} images of {len(kept)} people",
+        pairs_words=_pairs_words(pairs, f"of {len(held_out)} people held out of {whole.name}"),
+        evaluate_options=f"--pairs {pairs_file} --faces {folder}",
+    )
+
+
+def synthetic_source(budget: Budget, seed: int) -> Source:
+    """Drawn faces; the held-out people come from another seed."""
+    from minusface.data.synthetic import SyntheticFaces
+
+    people, images = budget.synthetic
+    others: FaceDataset = SyntheticFaces(*budget.synthetic_held_out, seed=seed + HELD_OUT_SEED)
+    drawn: dict[str, UInt8] = {}
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for index in range(len(others)):
+        sample = others[index]
+        drawn[sample.key] = sample.image
+        groups[str(sample.label)].append(sample.key)
+    pairs = make_pairs(groups, budget.pairs, seed)
+    return Source(
+        train=DataConfig(faces=f"synthetic:{people}x{images}"),
+        teacher=None,
+        pairs=pairs,
+        read=drawn.__getitem__,
+        train_words=f"drawn faces, no photographs: {people * images} images of {people} made-up people",
+        pairs_words=_pairs_words(pairs, f"of {len(groups)} other made-up people"),
+        evaluate_options="",
+    )
+
+
+def hold_out(people: People, seed: int, where: str) -> tuple[list[str], list[str]]:
+    """Parts people into those to train on and those held out: a tenth, or 20, at most half.
+
+    Who is held out depends on the names and the seed alone. People with several images are taken, so
+    that there are pairs to make.
+
+    Raises:
+        MinusfaceError: fewer than four people with two images.
+    """
+    several = sorted((n for n in people if len(people[n]) > 1), key=lambda n: _rank(n, seed))
+    if len(several) < 4:
+        raise MinusfaceError(
+            f"{where}: {len(several)} people with two images or more, expected at least 4 "
+            "(some to train on, some to evaluate on)"
+        )
+    count = max(HELD_OUT_LEAST, round(HELD_OUT_PART * len(people)))
+    held_out = set(several[: min(count, len(several) // 2)])
+    return sorted(set(people) - held_out), sorted(held_out)
+
+
+def make_pairs(people: People, count: int, seed: int) -> PairList:
+    """Up to ``count`` pairs, half genuine, half of different people; the same for the same seed."""
+    random = np.random.default_rng([seed, 2])
+    genuine = [pair for name in sorted(people) for pair in combinations(people[name], 2)]
+    chosen = random.permutation(len(genuine))[: count // 2]
+    names = sorted(people)
+    impostors: set[tuple[str, str]] = set()
+    # Few people have few different pairs: do not look for ever.
+    for _ in range(20 * len(chosen)):
+        if len(impostors) == len(chosen):
+            break
+        first, second = sorted(random.choice(len(names), 2, replace=False))
+        keys = [people[names[i]] for i in (first, second)]
+        impostors.add((random.choice(keys[0]).item(), random.choice(keys[1]).item()))
+    # Sorted by person, as lists are: folds are consecutive, and a person should not be in two.
+    listed = [Pair(*genuine[i], same=True) for i in sorted(chosen)]
+    return PairList.from_pairs(listed + [Pair(a, b, same=False) for a, b in sorted(impostors)])
+
+
+def _rank(name: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _lists_fit(folder: Path, lists: Path) -> bool:
+    """Whether the people of the training list are in the folder."""
+    return all((folder / name).is_dir() for name in read_people(lists / TRAIN_LIST))
+
+
+def _folder_data(folder: Path, people: Path) -> DataConfig:
+    return DataConfig(faces=str(folder), people=str(people))
+
+
+def _reader(folder: Path) -> Callable[[str], UInt8]:
+    from minusface.evaluate import folder_reader
+
+    return folder_reader(folder)
+
+
+def _pairs_words(pairs: PairList, who: str) -> str:
+    same = int(pairs.same.sum())
+    return f"{len(pairs)} pairs ({same} of one person, {len(pairs) - same} of two) {who}"
+
+
+def count_people(keys: Iterable[str]) -> int:
+    """How many people keys name."""
+    return len({key.split("/")[0] for key in keys})

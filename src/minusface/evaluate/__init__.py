@@ -1,27 +1,49 @@
-"""Is it the same person? Pair lists, metrics, verification, reports, image similarity."""
+"""Is it the same person? Pairs, verification metrics, similarity of images, reports."""
 
-from minusface.evaluate.pairs import Pair, PairList, even_folds, read_pairs
-from minusface.evaluate.report import markdown_table, to_json, write_roc_plot
+from minusface.evaluate.metrics import (
+    auc,
+    best_threshold,
+    eer,
+    kfold_accuracy,
+    roc,
+    tar_at_far,
+    threshold_at_fmr,
+)
+from minusface.evaluate.pairs import Pair, PairList, read_pairs
+from minusface.evaluate.report import markdown_table, to_json, write_json, write_roc_plot
 from minusface.evaluate.similarity import psnr, ssim
 from minusface.evaluate.verification import (
+    DrawMetrics,
     PairEmbedder,
     VerificationResult,
     evaluate_pairs,
-    summarize,
+    folder_reader,
+    score_pairs,
+    verification_result,
 )
 
 __all__ = [
+    "DrawMetrics",
     "Pair",
     "PairEmbedder",
     "PairList",
     "VerificationResult",
+    "auc",
+    "best_threshold",
+    "eer",
     "evaluate_pairs",
-    "even_folds",
+    "folder_reader",
+    "kfold_accuracy",
     "markdown_table",
     "psnr",
     "read_pairs",
+    "roc",
+    "score_pairs",
     "ssim",
-    "summarize",
+    "tar_at_far",
+    "threshold_at_fmr",
     "to_json",
+    "verification_result",
+    "write_json",
     "write_roc_plot",
 ]

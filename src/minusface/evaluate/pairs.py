@@ -1,172 +1,240 @@
-"""Lists of pairs: who is compared with whom, in which fold."""
+"""Lists of pairs to verify: LFW's forms and a plain one.
+
+Legend: P pairs, K distinct images.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 
+from minusface.data.folder import SUFFIXES
 from minusface.errors import MinusfaceError
 
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
 FOLDS = 10
-ENDINGS = (".jpg", ".png", ".jpeg")
-
-
-class Pair(NamedTuple):
-    """Two images, by key, and whether they show the same person."""
-
-    a: str
-    b: str
-    same: bool
 
 
 @dataclass(frozen=True)
+class Pair:
+    """Two images and whether they show one person."""
+
+    a: str
+    """Key: ``Person/Person_0001.jpg``, relative to the face folder, with forward slashes."""
+    b: str
+    """Key of the other image."""
+    same: bool
+    """True for a genuine pair, False for an impostor pair."""
+
+
+@dataclass(frozen=True, eq=False)
 class PairList:
-    """P pairs over K distinct images, so that each image is embedded once.
+    """Pairs as numbers of distinct images, so that each image is embedded once. Iterates as Pairs."""
 
-    ``a`` and ``b`` (P,) number into ``keys``; ``same`` (P,); ``folds`` (P,) from 0 on.
-    """
-
+    a_index: Ints
+    """(P,) number of the first image in ``keys``."""
+    b_index: Ints
+    """(P,) number of the second."""
+    same: Bools
+    """(P,) genuine or not."""
+    folds: Ints
+    """(P,) fold of each pair, from 0."""
     keys: tuple[str, ...]
-    a: npt.NDArray[np.int64]
-    b: npt.NDArray[np.int64]
-    same: npt.NDArray[np.bool_]
-    folds: npt.NDArray[np.int64]
+    """K distinct keys, in the order in which the pairs name them."""
 
     def __len__(self) -> int:
         return len(self.same)
 
+    def __iter__(self) -> Iterator[Pair]:
+        for a, b, same in zip(self.a_index, self.b_index, self.same, strict=True):
+            yield Pair(self.keys[a], self.keys[b], bool(same))
+
     @classmethod
-    def from_pairs(cls, pairs: Iterable[Pair], folds: npt.ArrayLike | None = None) -> PairList:
+    def from_pairs(cls, pairs: Sequence[Pair], folds: Sequence[int] | None = None) -> PairList:
         """From pairs in order.
 
         Args:
-            pairs: one or more.
-            folds: (P,); by default ten, genuine and impostor pairs cut into ten runs each.
+            pairs: at least one.
+            folds: the fold of each pair; by default those of :func:`consecutive_folds`.
 
         Raises:
-            MinusfaceError: no pairs.
+            MinusfaceError: no pairs, or another number of folds than of pairs.
         """
-        rows = list(pairs)
-        if not rows:
-            raise MinusfaceError("pairs: the list is empty")
-        keys = tuple(sorted({key for row in rows for key in row[:2]}))
-        numbers = {key: number for number, key in enumerate(keys)}
-        same = np.array([row.same for row in rows], bool)
-        if folds is None:
-            folds = even_folds(same)
+        if not pairs:
+            raise MinusfaceError("no pairs to verify")
+        if folds is not None and len(folds) != len(pairs):
+            raise MinusfaceError(f"{len(folds)} fold numbers for {len(pairs)} pairs")
+        numbers: dict[str, int] = {}
+        index = [
+            [numbers.setdefault(key, len(numbers)) for key in (pair.a, pair.b)] for pair in pairs
+        ]
+        same = np.array([pair.same for pair in pairs], dtype=np.bool_)
         return cls(
-            keys,
-            np.array([numbers[row.a] for row in rows], np.int64),
-            np.array([numbers[row.b] for row in rows], np.int64),
-            same,
-            np.asarray(folds, np.int64),
+            a_index=np.array([a for a, _ in index], dtype=np.int64),
+            b_index=np.array([b for _, b in index], dtype=np.int64),
+            same=same,
+            folds=consecutive_folds(same) if folds is None else np.array(folds, dtype=np.int64),
+            keys=tuple(numbers),
         )
 
 
-def even_folds(same: npt.NDArray[np.bool_], count: int = FOLDS) -> npt.NDArray[np.int64]:
-    """Folds of as equal size as can be, genuine and impostor pairs apart, each in order: (P,)."""
-    folds = np.zeros(len(same), np.int64)
-    for kind in (True, False):
-        where = np.flatnonzero(same == kind)
-        folds[where] = np.arange(len(where)) * count // max(len(where), 1)
+def consecutive_folds(same: Bools) -> Ints:
+    """Folds for a list without any: (P,) bool to (P,) int64.
+
+    The genuine pairs, in their order, are cut into ten runs of equal length up to one, and so are the
+    impostor pairs; fold k is the k-th run of both. Runs rather than every tenth pair: lists are sorted by
+    person, and a person should not stand on both sides of the cut. With fewer than ten pairs of a kind
+    there are as many folds as pairs of that kind.
+    """
+    counts = [int(same.sum()), int((~same).sum())]
+    number = min([FOLDS, *(count for count in counts if count)])
+    folds = np.zeros(len(same), dtype=np.int64)
+    for kind, count in zip((same, ~same), counts, strict=True):
+        folds[kind] = np.arange(count, dtype=np.int64) * number // max(count, 1)
     return folds
 
 
-def read_pairs(path: Path | str, root: Path | str | None = None) -> PairList:
-    """A pairs file over a face folder.
+def read_pairs(path: Path | str, root: Path | str) -> PairList:
+    """Read a list of pairs; every image must be there. Fields are parted by tabs, or by blanks.
 
-    Forms: LFW's ``pairs.txt`` (first line ``folds<tab>pairs``), its ``pairsDevTest.txt`` (first line
-    ``pairs``; ten folds are cut, see :func:`even_folds`), or lines ``key<tab>key<tab>0|1``.
+    - LFW View 2 (``pairs.txt``): first line ``folds n``; then for each fold n lines ``name i j`` (one
+      person's images i and j) and n lines ``name i name2 j`` (two people). Images lie in
+      ``root/name/name_0001.jpg``, or with another image suffix.
+    - LFW View 1 (``pairsDevTest.txt``): first line ``n``; the same lines once. Folds are made by
+      :func:`consecutive_folds`.
+    - Any other first line: a plain list, ``path_a path_b 0|1`` a line, paths relative to ``root``, 1 for one
+      person. Folds are made by :func:`consecutive_folds`.
 
-    Args:
-        path: the list.
-        root: the face folder; when given every image must be in it.
+    Empty lines are passed over.
 
     Raises:
-        MinusfaceError: unreadable or malformed (with the line's number), or an image that is missing.
+        MinusfaceError: an unreadable file, a malformed line, another number of pairs than the first line
+            says, a person or image that is not there; the line is named.
     """
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise MinusfaceError(f"{path}: cannot read ({reason})") from error
-    numbered = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
-    if not numbered:
-        raise MinusfaceError(f"{path}: empty, expected pairs")
-    header = numbered[0][1]
-    known = _Files(Path(root)) if root is not None else None
-    if not all(field.isdigit() for field in header):
-        return PairList.from_pairs(
-            _generic(path, number, fields, known) for number, fields in numbered
-        )
-    pairs = [_lfw(path, number, fields, known) for number, fields in numbered[1:]]
-    expected = _count(path, header)
-    if len(pairs) != expected:
-        raise MinusfaceError(f"{path}: {len(pairs)} pairs, but its first line promises {expected}")
-    if len(header) == 1:
-        return PairList.from_pairs(pairs)
-    return PairList.from_pairs(pairs, np.arange(len(pairs)) // (2 * int(header[1])))
+    path, root = Path(path), Path(root)
+    if not root.is_dir():
+        raise MinusfaceError(f"{root}: no such folder, expected the face folder of {path}")
+    lines = _read_lines(path)
+    header = lines[0][1]
+    numbers = [_number(field) for field in header]
+    if len(header) <= 2 and all(number is not None for number in numbers):
+        folds, count = (1, numbers[0]) if len(header) == 1 else (numbers[0], numbers[1])
+        if not folds or not count:
+            raise MinusfaceError(f"{path}, line {lines[0][0]}: counts of 0, expected 1 or more")
+        return _read_lfw(_Source(path, root), lines[1:], folds, count, split=len(header) == 2)
+    source = _Source(path, root)
+    return PairList.from_pairs([_plain_pair(source, *line) for line in lines])
 
 
-def _count(path: Path, header: list[str]) -> int:
-    """How many pairs a first line promises: genuine and as many impostor ones, a fold."""
-    if len(header) > 2 or not all(int(field) > 0 for field in header):
-        raise MinusfaceError(f"{path}, line 1: {' '.join(header)!r}, expected PAIRS or FOLDS PAIRS")
-    return 2 * int(header[-1]) * (int(header[0]) if len(header) == 2 else 1)
+class _Source:
+    """Where the pairs come from; knows which images it has already found."""
 
-
-class _Files:
-    """Which images a face folder holds; asks the disk once a name."""
-
-    def __init__(self, root: Path) -> None:
-        if not root.is_dir():
-            raise MinusfaceError(f"{root}: no such folder (the faces of the pairs)")
+    def __init__(self, path: Path, root: Path) -> None:
+        self.path = path
         self.root = root
-        self.found: dict[str, str | None] = {}
+        self._found: dict[tuple[str, int], str] = {}
 
-    def key(self, stem: str) -> str | None:
-        """The key of an image with or without its ending, or None."""
-        if stem not in self.found:
-            names = [stem] if Path(stem).suffix.lower() in ENDINGS else [stem + e for e in ENDINGS]
-            there = [name for name in names if (self.root / name).is_file()]
-            self.found[stem] = there[0] if there else None
-        return self.found[stem]
+    def error(self, line: int, reason: str) -> MinusfaceError:
+        return MinusfaceError(f"{self.path}, line {line}: {reason}")
 
+    def lfw_key(self, line: int, name: str, number: str) -> str:
+        """Key of a person's numbered image."""
+        index = _number(number)
+        if not index:
+            raise self.error(line, f"image number {number!r}, expected 1 or more")
+        if (name, index) not in self._found:
+            stem = f"{name}/{name}_{index:04d}"
+            self._found[name, index] = self._existing(line, name, stem)
+        return self._found[name, index]
 
-def _image(path: Path, number: int, stem: str, known: _Files | None) -> str:
-    if ".." in Path(stem).parts or Path(stem).is_absolute():
-        raise MinusfaceError(f"{path}, line {number}: {stem!r} leads outside the face folder")
-    if known is None:
-        return stem if Path(stem).suffix.lower() in ENDINGS else stem + ENDINGS[0]
-    key = known.key(stem)
-    if key is None:
-        raise MinusfaceError(f"{path}, line {number}: no image {stem} in {known.root}")
-    return key
+    def _existing(self, line: int, name: str, stem: str) -> str:
+        for suffix in SUFFIXES:
+            if os.path.isfile(self.root / f"{stem}{suffix}"):
+                return f"{stem}{suffix}"
+        if not os.path.isdir(self.root / name):
+            raise self.error(line, f"no person {name!r} in {self.root}")
+        raise self.error(line, f"no image {stem}.jpg in {self.root}, nor with another suffix")
 
-
-def _lfw(path: Path, number: int, fields: list[str], known: _Files | None) -> Pair:
-    """``name i j`` or ``name i name2 j``."""
-    if len(fields) == 3:
-        fields = [fields[0], fields[1], fields[0], fields[2]]
-        same = True
-    else:
-        same = False
-    if len(fields) != 4 or not (fields[1].isdigit() and fields[3].isdigit()):
-        raise MinusfaceError(f"{path}, line {number}: expected 'name i j' or 'name i name j'")
-    stems = [f"{name}/{name}_{int(i):04d}" for name, i in (fields[:2], fields[2:])]
-    a, b = (_image(path, number, stem, known) for stem in stems)
-    return Pair(a, b, same)
+    def plain_key(self, line: int, name: str) -> str:
+        """Key of a path."""
+        relative = PurePosixPath(name)
+        if relative.is_absolute():
+            raise self.error(line, f"path {name!r}, expected one relative to {self.root}")
+        if not os.path.isfile(self.root / relative):
+            raise self.error(line, f"no image {name!r} in {self.root}")
+        return str(relative)
 
 
-def _generic(path: Path, number: int, fields: list[str], known: _Files | None) -> Pair:
-    """``key key 0|1``."""
-    if len(fields) != 3 or fields[2] not in ("0", "1"):
-        raise MinusfaceError(f"{path}, line {number}: expected 'image image 0|1'")
-    a, b = (_image(path, number, stem, known) for stem in fields[:2])
+Line = tuple[int, list[str]]
+
+
+def _read_lines(path: Path) -> list[Line]:
+    """Numbered lines as fields; empty ones left out."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MinusfaceError(f"{path}: not a list of pairs (no UTF-8 text)") from error
+    except OSError as error:
+        raise MinusfaceError(f"{path}: cannot read ({error.strerror or error})") from error
+    lines: list[Line] = []
+    for number, raw in enumerate(text.split("\n"), start=1):
+        line = raw.strip()
+        if line:
+            fields = line.split("\t") if "\t" in line else line.split()
+            lines.append((number, [field.strip() for field in fields]))
+    if not lines:
+        raise MinusfaceError(f"{path}: empty, expected a list of pairs")
+    return lines
+
+
+def _number(field: str) -> int | None:
+    """A whole number of at most nine digits, else None."""
+    return int(field) if field.isascii() and field.isdigit() and len(field) <= 9 else None
+
+
+def _read_lfw(
+    source: _Source, lines: list[Line], folds: int, count: int, *, split: bool
+) -> PairList:
+    pairs = []
+    for position, line in enumerate(lines[: 2 * count * folds]):
+        genuine = position // count % 2 == 0
+        pairs.append(_lfw_pair(source, *line, genuine=genuine))
+    if len(lines) != 2 * count * folds:
+        sets = f"{folds} x " if split else ""
+        raise MinusfaceError(
+            f"{source.path}: {len(lines)} pairs, but its first line promises {sets}2 x {count}"
+        )
+    numbers = [position // (2 * count) for position in range(len(pairs))]
+    return PairList.from_pairs(pairs, numbers if split else None)
+
+
+def _lfw_pair(source: _Source, line: int, fields: list[str], *, genuine: bool) -> Pair:
+    form = "name i j (one person)" if genuine else "name i name2 j (two people)"
+    if len(fields) != (3 if genuine else 4) or not all(fields):
+        raise source.error(line, f"{len(fields)} fields, expected {form} at this place")
+    name, i = fields[0], fields[1]
+    other, j = (name, fields[2]) if genuine else (fields[2], fields[3])
+    a, b = source.lfw_key(line, name, i), source.lfw_key(line, other, j)
+    if genuine and a == b:
+        raise source.error(line, f"image {i} of {name!r} paired with itself")
+    if not genuine and name == other:
+        raise source.error(line, f"{name!r} on both sides, expected {form} at this place")
+    return Pair(a, b, genuine)
+
+
+def _plain_pair(source: _Source, line: int, fields: list[str]) -> Pair:
+    if len(fields) != 3 or not all(fields):
+        raise source.error(line, f"{len(fields)} fields, expected path_a path_b 0|1")
+    if fields[2] not in ("0", "1"):
+        raise source.error(line, f"label {fields[2]!r}, expected 0 or 1")
+    a, b = source.plain_key(line, fields[0]), source.plain_key(line, fields[1])
+    if a == b:
+        raise source.error(line, f"{a!r} paired with itself")
     return Pair(a, b, fields[2] == "1")

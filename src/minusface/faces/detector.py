@@ -124,7 +124,7 @@ class MTCNNDetector:
         scale = np.array(image.shape[1::-1], np.float32) / np.array(small.shape[1::-1], np.float32)
         boxes, points = self._look(small)
         corners = ((boxes[:, :4].reshape(-1, 2, 2) + 0.5) * scale - 0.5).reshape(-1, 4)
-        points = (points + 0.5) * scale - 0.5
+        points = np.asarray((points + 0.5) * scale - 0.5, np.float32)
         return [
             Face(
                 (float(c[0]), float(c[1]), float(c[2]), float(c[3])),
@@ -170,7 +170,7 @@ class MTCNNDetector:
         points = corner[:, None] + marks.reshape(-1, 2, 5).transpose(0, 2, 1) * side[:, None] - 0.5
         boxes = _shift(boxes, shifts)
         kept = _suppress(boxes, 0.7, of_smaller=True)
-        return boxes[kept], points[kept]
+        return boxes[kept], np.asarray(points[kept], np.float32)
 
     def _proposals(self, image: UInt8, min_face: int) -> Floats:
         """First stage: the network slides over the photo at every size; (N, 5) boxes."""
@@ -223,7 +223,8 @@ def choose(faces: Sequence[Face], image_shape: Sequence[int]) -> Face:
     def rank(face: Face) -> float:
         x1, y1, x2, y2 = face.box
         away = np.hypot((x1 + x2) / 2 - (width - 1) / 2, (y1 + y2) / 2 - (height - 1) / 2)
-        return face.area * max(0.0, 1.0 - float(away) / (np.hypot(height, width) / 2)) ** 2
+        half = float(np.hypot(height, width)) / 2
+        return float(face.area * max(0.0, 1.0 - float(away) / half) ** 2)
 
     return max(faces, key=rank)
 
@@ -299,9 +300,8 @@ def _patches(image: UInt8, boxes: Floats, side: int) -> Floats:
             continue
         cut = image[top:bottom, left:right]
         if (right - left, bottom - top) != (x2 - x1, y2 - y1):
-            cut = cv2.copyMakeBorder(
-                cut, top - y1, y2 - bottom, left - x1, x2 - right, cv2.BORDER_CONSTANT
-            )
+            border = top - y1, y2 - bottom, left - x1, x2 - right
+            cut = np.asarray(cv2.copyMakeBorder(cut, *border, cv2.BORDER_CONSTANT), np.uint8)
         patch[:] = cv2.resize(cut, (side, side), interpolation=cv2.INTER_AREA)
     return _normalise(patches).transpose(0, 2, 1, 3)
 
@@ -360,9 +360,7 @@ def _suppress(boxes: Floats, limit: float, *, of_smaller: bool = False) -> npt.N
         low = np.maximum(boxes[best, :2], boxes[order, :2])
         high = np.minimum(boxes[best, 2:4], boxes[order, 2:4])
         shared = np.maximum(high - low, 0).prod(axis=1)
-        if of_smaller:
-            whole = np.minimum(area[best], area[order])
-        else:
-            whole = area[best] + area[order] - shared
+        union = area[best] + area[order] - shared
+        whole = np.minimum(area[best], area[order]) if of_smaller else union
         order = order[shared <= limit * whole]
     return np.array(kept, np.int64)

@@ -1,0 +1,145 @@
+"""How each kind of model embeds images for an evaluation.
+
+Legend: B batch, n images a crop, F channels, H, W pixels, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+from minusface.errors import MinusfaceError
+from minusface.evaluate.verification import PairEmbedder
+from minusface.protect import Protector, permutation_of_key
+from minusface.recognize import Recognizer
+
+
+def _crops(images: Tensor) -> Tensor:
+    return images.float() / 127.5 - 1.0
+
+
+class _Embedder:
+    """What the kinds share: mirroring, unit length, evaluation mode."""
+
+    draws_matter = False
+
+    def __init__(self, recognizer: Recognizer, protector: Protector | None) -> None:
+        self.recognizer, self.protector = recognizer, protector
+
+    def view(self, crops: Tensor, keys: Sequence[str], draw: int) -> Tensor:
+        """What the recogniser reads, of crops (B, 3, H, W) in [-1, 1]."""
+        raise NotImplementedError
+
+    def embed(self, images: Tensor, keys: Sequence[str], draw: int, flip: bool) -> Tensor:
+        """See :class:`PairEmbedder`: the sum of the unit embeddings of an image and its mirror image."""
+        modules = [m for m in (self.recognizer, self.protector) if m is not None]
+        modes = [module.training for module in modules]
+        device = next(self.recognizer.parameters()).device
+        for module in modules:
+            module.eval()
+        try:
+            with torch.inference_mode():
+                crops = _crops(images.to(device))
+                views = [crops, crops.flip(-1)] if flip else [crops]
+                rows = [self.recognizer(self.view(view, keys, draw)).float() for view in views]
+                return torch.stack([nnf.normalize(row, dim=1) for row in rows]).sum(0)
+        finally:
+            for module, mode in zip(modules, modes, strict=True):
+                module.train(mode)
+
+
+class PlainEmbedder(_Embedder):
+    """The unprotected baseline: crops as they are."""
+
+    def view(self, crops: Tensor, keys: Sequence[str], draw: int) -> Tensor:
+        """The crops."""
+        return crops
+
+
+class ResidueEmbedder(_Embedder):
+    """Stage 1 and the toy case: the residue, unshuffled; never leaves a client."""
+
+    def view(self, crops: Tensor, keys: Sequence[str], draw: int) -> Tensor:
+        """The residue (B, F, H, W)."""
+        assert self.protector is not None
+        return self.protector.residue(crops)
+
+
+class ProtectedEmbedder(_Embedder):
+    """Stage 2: protected images, permuted by (key, draw, seed): a mirrored image as its original.
+
+    Args:
+        recognizer: of protected images.
+        protector: what makes them.
+        seed: of the permutations.
+        eight_bits: round X_p as a PNG does.
+    """
+
+    draws_matter = True
+
+    def __init__(
+        self, recognizer: Recognizer, protector: Protector, seed: int = 0, eight_bits: bool = False
+    ) -> None:
+        super().__init__(recognizer, protector)
+        self.seed, self.eight_bits = seed, eight_bits
+
+    def view(self, crops: Tensor, keys: Sequence[str], draw: int) -> Tensor:
+        """X_p (B, 3n, H, W) in [0, 1]."""
+        assert self.protector is not None
+        copies, channels = self.protector.n_duplicate, self.protector.codec.channels
+        orders = [
+            permutation_of_key([f"{key}#{copy}" for key in keys], channels, self.seed, draw)
+            for copy in range(copies)
+        ]
+        protected: Tensor = self.protector(crops, torch.stack(orders, 1).to(crops.device))
+        return (protected * 255).round() / 255 if self.eight_bits else protected
+
+
+def embedder_of(
+    recognizer: Recognizer,
+    protector: Protector | None,
+    *,
+    seed: int = 0,
+    eight_bits: bool = False,
+) -> PlainEmbedder | ResidueEmbedder | ProtectedEmbedder:
+    """The embedder that fits what a recogniser was made for.
+
+    Raises:
+        MinusfaceError: its protector is missing.
+    """
+    if recognizer.kind == "crop":
+        return PlainEmbedder(recognizer, None)
+    if protector is None:
+        raise MinusfaceError(
+            f"a recogniser of {recognizer.kind!r} needs the protector it was trained with"
+        )
+    if recognizer.kind == "features":
+        return ResidueEmbedder(recognizer, protector)
+    return ProtectedEmbedder(recognizer, protector, seed, eight_bits)
+
+
+def load_embedder(
+    path: str | Path, *, seed: int = 0, eight_bits: bool = False
+) -> PlainEmbedder | ResidueEmbedder | ProtectedEmbedder:
+    """The embedder of a checkpoint.
+
+    Raises:
+        MinusfaceError: no checkpoint, or a damaged one.
+    """
+    recognizer = Recognizer.load(path)
+    protector = None if recognizer.kind == "crop" else Protector.load(path)
+    return embedder_of(recognizer, protector, seed=seed, eight_bits=eight_bits)
+
+
+__all__ = [
+    "PairEmbedder",
+    "PlainEmbedder",
+    "ProtectedEmbedder",
+    "ResidueEmbedder",
+    "embedder_of",
+    "load_embedder",
+]
