@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import cv2
 import numpy as np
 import pytest
@@ -208,10 +210,8 @@ def test_png_refuses_mixed_sizes() -> None:
     reason="from_png of an empty list is an IndexError (types.py, images[0])",
 )
 def test_png_of_an_empty_batch() -> None:
-    try:
+    with contextlib.suppress(MinusfaceError):
         assert len(ProtectedImage.from_png([])) == 0
-    except MinusfaceError as error:
-        assert "\n" not in str(error)
 
 
 @pytest.mark.xfail(

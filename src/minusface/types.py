@@ -186,3 +186,27 @@ def _to_bytes(pixels: Tensor) -> UInt8:
     """(B, 3, H, W) floats in [0, 1] to (B, H, W, 3) bytes, rounded to nearest."""
     scaled = (pixels.detach().float().clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
     return np.asarray(scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy(), np.uint8)
+
+
+def verify(a: Template, b: Template, threshold: float) -> list[Match]:
+    """Row by row: do two templates belong to the same person?
+
+    Args:
+        a: (B, D).
+        b: (B, D).
+        threshold: least cosine of the same person, in [-1, 1].
+
+    Returns:
+        B matches.
+
+    Raises:
+        MinusfaceError: different shapes, or a threshold outside [-1, 1].
+    """
+    if a.vectors.shape != b.vectors.shape:
+        raise MinusfaceError(
+            f"templates: {tuple(a.vectors.shape)} and {tuple(b.vectors.shape)}, expected the same"
+        )
+    if not -1 <= threshold <= 1:
+        raise MinusfaceError(f"threshold {threshold}: a cosine, expected -1 to 1")
+    scores = (a.vectors * b.vectors).sum(1)
+    return [Match(float(score), threshold) for score in scores]

@@ -36,9 +36,15 @@ def test_agrees_with_plain_loops(rows: list[tuple[float, bool, int]]) -> None:
         found = metrics.tar_at_far(scores, same, [far])[far]
         if found is not None:
             assert found == pytest.approx(naive.tar_at_far(scores, same, far), abs=1e-9)
-    threshold = metrics.threshold_at_fmr(scores, same, 0.25)
-    if threshold is not None:
-        assert (scores[~same] >= threshold).mean() <= 0.25
+            threshold = metrics.threshold_at_fmr(scores, same, far)
+            assert threshold is not None
+            assert (scores[~same] >= threshold).mean() <= far
+            assert (scores[same] >= threshold).mean() == pytest.approx(found, abs=1e-9)
+        else:
+            assert (~same).sum() * far < 1
+    assert metrics.best_threshold(scores, same) == naive.best_threshold(scores, same)
+    assert metrics.auc(scores, same) == pytest.approx(naive.auc(scores, same), abs=1e-9)
+    assert metrics.eer(scores, same) == pytest.approx(naive.eer(scores, same), abs=1e-9)
 
 
 @settings(max_examples=60, deadline=None)
@@ -73,19 +79,58 @@ def test_constant_scores_are_chance() -> None:
     assert fold.mean == pytest.approx(0.5)
 
 
+def test_thresholds_part_neighbouring_floats() -> None:
+    """Half-way between neighbours rounds to one of them; the lower one must not slip in."""
+    for low in (0.1, 1.0, -0.3, 1e-300):
+        high = np.nextafter(low, np.inf)
+        assert low < metrics.best_threshold([high, low], [True, False]) <= high
+
+
+def test_best_threshold_accepts_or_rejects_all() -> None:
+    scores = np.array([0.1, 0.4, 0.8])
+    assert metrics.best_threshold(scores, np.ones(3, bool)) == 0.1
+    assert metrics.best_threshold(scores, np.zeros(3, bool)) == np.nextafter(0.8, np.inf)
+
+
+def test_threshold_where_no_score_may_be_accepted() -> None:
+    scores, same = np.array([0.9, 0.9, 0.9, 0.1]), np.array([False, False, True, True])
+    assert metrics.tar_at_far(scores, same, [0.5]) == {0.5: 0.0}
+    assert metrics.threshold_at_fmr(scores, same, 0.5) == np.nextafter(0.9, np.inf)
+
+
+def test_large_scores_agree_with_scikit_learn() -> None:
+    from sklearn.metrics import roc_auc_score
+
+    random = np.random.default_rng(0)
+    same = random.random(20_000) < 0.3
+    scores = random.normal(size=20_000) + same
+    assert metrics.auc(scores, same) == pytest.approx(roc_auc_score(same, scores), abs=1e-9)
+    # Two normal distributions one deviation apart: EER = Phi(-1/2).
+    assert metrics.eer(scores, same) == pytest.approx(0.3085, abs=0.01)
+
+
 def test_even_folds_share_both_kinds() -> None:
     same = np.array([True] * 50 + [False] * 50)
     folds = even_folds(same)
     for fold in range(10):
         assert (folds[same] == fold).sum() == (folds[~same] == fold).sum() == 5
+    assert folds[:50].tolist() == sorted(folds[:50].tolist())
+
+
+def test_short_lists_have_fewer_folds() -> None:
+    assert even_folds(np.array([True, False, True, False, False])).tolist() == [0, 0, 1, 0, 1]
 
 
 def test_refusals() -> None:
-    with pytest.raises(MinusfaceError, match="only one kind"):
+    with pytest.raises(MinusfaceError, match="3 genuine and 0 impostor pairs"):
         metrics.roc(np.zeros(3), np.ones(3, bool))
     with pytest.raises(MinusfaceError, match="NaN"):
         metrics.roc(np.array([np.nan, 1]), np.array([True, False]))
-    with pytest.raises(MinusfaceError, match="one of each a pair"):
+    with pytest.raises(MinusfaceError, match="expected one a pair"):
         metrics.roc(np.zeros(3), np.ones(2, bool))
+    with pytest.raises(MinusfaceError, match="more than 0 and at most 1"):
+        metrics.tar_at_far(np.arange(4.0), np.array([1, 0, 1, 0], bool), [0.0])
+    with pytest.raises(MinusfaceError, match=r"folds of shape \(3,\)"):
+        metrics.kfold_accuracy(np.zeros(4), np.array([1, 0, 1, 0], bool), np.zeros(3))
     with pytest.raises(MinusfaceError, match="1 fold"):
         metrics.kfold_accuracy(np.zeros(4), np.array([1, 0, 1, 0], bool), np.zeros(4))

@@ -48,3 +48,29 @@ def tar_at_far(scores: Sequence[float], same: Sequence[bool], far: float) -> flo
         if sum(s >= threshold for s in impostors) / len(impostors) <= far:
             best = max(best, sum(s >= threshold for s in genuine) / len(genuine))
     return best
+
+
+def auc(scores: Sequence[float], same: Sequence[bool]) -> float:
+    """How often a genuine pair outscores an impostor pair, a tie counting half."""
+    wins, count = 0.0, 0
+    for genuine, is_genuine in zip(scores, same, strict=True):
+        for impostor, is_other in zip(scores, same, strict=True):
+            if is_genuine and not is_other:
+                wins += 1.0 if genuine > impostor else 0.5 if genuine == impostor else 0.0
+                count += 1
+    return wins / count
+
+
+def eer(scores: Sequence[float], same: Sequence[bool]) -> float:
+    """FAR where it equals FNMR, walking the ROC in straight lines from "reject all"."""
+    genuine = [s for s, t in zip(scores, same, strict=True) if t]
+    impostors = [s for s, t in zip(scores, same, strict=True) if not t]
+    far, fnmr = 0.0, 1.0
+    for level in sorted(set(scores), reverse=True):
+        next_far = sum(s >= level for s in impostors) / len(impostors)
+        next_fnmr = sum(s < level for s in genuine) / len(genuine)
+        if next_far >= next_fnmr:
+            part = (fnmr - far) / ((fnmr - far) + (next_far - next_fnmr))
+            return far + part * (next_far - far)
+        far, fnmr = next_far, next_fnmr
+    raise AssertionError("accepting all, FAR is 1 and FNMR 0")

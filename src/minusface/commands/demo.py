@@ -7,7 +7,7 @@ def demo(
     photo: str | None = None,
     faces: str | None = None,
     out: str = "runs/demo",
-    minutes: float = 8.0,
+    minutes: float = 7.5,
     seed: int = 0,
     train: bool = False,
     json: bool = False,
@@ -35,6 +35,7 @@ def demo(
     from rich.console import Console
 
     from minusface.demo import Options, run
+    from minusface.demo.findings import sentences
 
     options = Options(photo, faces, out, minutes, seed, train)
     try:
@@ -45,4 +46,7 @@ def demo(
     if json:
         print(jsons.dumps(found.as_json(), indent=1))
         return
-    print("\n".join(found.summary()))
+    for sentence in sentences(found):
+        print(f"- {sentence}")
+    print(f"report: {found.report}")
+    print(f"next:   {found.next_command}")

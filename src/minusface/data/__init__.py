@@ -3,6 +3,7 @@
 from minusface.data.dataset import FaceDataset, Sample
 from minusface.data.folder import FolderDataset, decode_image, read_people
 from minusface.data.loader import Batch, Loader, sequential
+from minusface.data.synthetic import SyntheticFaces, export_folder, synthetic_pairs
 
 __all__ = [
     "Batch",
@@ -10,7 +11,10 @@ __all__ = [
     "FolderDataset",
     "Loader",
     "Sample",
+    "SyntheticFaces",
     "decode_image",
+    "export_folder",
     "read_people",
     "sequential",
+    "synthetic_pairs",
 ]

@@ -225,7 +225,7 @@ class Look:
             eye_open=1 + spread(0.2, 0.6),
             gaze=(spread(0.8, 2), spread(0.4, 1)),
             light=(float(np.cos(direction) * power), float(np.sin(direction) * power)),
-            exposure=float(np.exp(spread(0.28, 0.6))),
+            exposure=float(np.exp(min(spread(0.28, 0.6), 0.25))),
             cast=(1 + warmth, 1 + tint, 1 - warmth),
             contrast=1 + spread(0.18, 0.4),
             background=_colour(rng.uniform(20, 235, 3)),

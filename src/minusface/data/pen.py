@@ -40,7 +40,6 @@ class Pen:
         self.side = side
         self.scale = side / SIDE
         self.canvas = np.empty((side, side, 3), np.uint8)
-        self.canvas[:] = look.background
         cy, sy, cp, sp = (f(a) for a in (look.yaw, look.pitch) for f in (np.cos, np.sin))
         # The first two rows of the rotation about y, then x.
         turn = np.array([[cy, 0.0, sy], [sp * sy, cp, -sp * cy]])
@@ -127,6 +126,7 @@ def bulge(x: Floats, y: Floats) -> Floats:
 
 
 def fixed(points: Floats) -> npt.NDArray[np.int32]:
+    """Pixels to the sixteenths that OpenCV draws by."""
     return np.rint(points * (1 << SUBPIXEL)).astype(np.int32)
 
 
@@ -157,6 +157,7 @@ def smooth(points: Path, closed: bool = False) -> Floats:
 
 
 def oval(x: float, y: float, a: float, b: float, count: int = 20) -> Floats:
+    """A closed ellipse about (x, y) with half axes a and b: (count, 2)."""
     angle = np.arange(count) * (2 * np.pi / count)
     return np.stack([x + a * np.cos(angle), y + b * np.sin(angle)], 1)
 
@@ -168,8 +169,10 @@ def mirrored(half: Path) -> Floats:
 
 
 def mouth_half(identity: Identity, look: Look) -> float:
+    """Half the width of the mouth with this expression."""
     return identity.mouth_half * (1 + 0.16 * look.smile - 0.08 * look.mouth_open)
 
 
 def corner_lift(identity: Identity, look: Look) -> float:
+    """How far the corners of the mouth lie above its middle."""
     return identity.mouth_curve + 2.6 * look.smile

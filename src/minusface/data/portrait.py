@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from minusface.data.identity import Colour, Identity, Look
+from minusface.data.light import develop, shade
 from minusface.data.pen import (
     SIDE,
-    SUBPIXEL,
-    Floats,
     Pen,
     corner_lift,
-    fixed,
     mirrored,
     mouth_half,
     oval,
     smooth,
 )
 from minusface.types import UInt8
-
-Floats32 = npt.NDArray[np.float32]
 
 
 def draw_face(identity: Identity, look: Look, size: int = SIDE) -> UInt8:
@@ -38,13 +33,13 @@ def draw_face(identity: Identity, look: Look, size: int = SIDE) -> UInt8:
     for side in (-1.0, 1.0):
         _draw_eye(pen, identity, look, side)
         _draw_brow(pen, identity, look, side)
-    _draw_hair(pen, identity)
     if identity.glasses != "none":
         _draw_glasses(pen, identity)
+    _draw_hair(pen, identity)
     if look.occlusion is not None:
         pen.occlude(look.occlusion, look.occluder)
     small = cv2.resize(pen.canvas, (size, size), interpolation=cv2.INTER_AREA)
-    return _develop(np.asarray(small, np.uint8), _shade(pen, identity, look, size), look)
+    return develop(np.asarray(small, np.uint8), shade(pen, identity, look, size), look)
 
 
 def _shaded(colour: Colour, factor: float) -> Colour:
@@ -73,7 +68,8 @@ def _chin(identity: Identity, drop: float = 0.0) -> list[tuple[float, float]]:
 
 def _draw_behind(pen: Pen, identity: Identity, look: Look) -> None:
     """Background, hair behind the head, neck, clothes."""
-    pen.canvas[: pen.side // 2] = _shaded(look.background, 0.82)
+    fade = np.linspace(0.75, 1.05, pen.side)[:, None] * look.background
+    pen.canvas[:] = np.clip(fade, 0, 255).astype(np.uint8)[:, None]
     cheek = identity.cheek
     if identity.hair == "long":
         half = [(14, -74), (cheek + 8, -52), (cheek + 15, 0), (cheek + 14, 60), (cheek + 8, 95)]
@@ -89,7 +85,7 @@ def _draw_behind(pen: Pen, identity: Identity, look: Look) -> None:
 
 def _draw_head(pen: Pen, identity: Identity) -> None:
     """Skin, its marks, its lines."""
-    crown = [(16.0, -62.0), (identity.temple - 6, -46.0)]
+    crown = [(20.0, -66.0), (identity.temple - 3, -45.0)]
     pen.fill(smooth(mirrored([*crown, *_chin(identity)]), True), identity.skin)
     dark = _shaded(identity.skin, 0.78)
     line = _mixed(identity.skin, dark, identity.age)
@@ -276,55 +272,3 @@ def _draw_glasses(pen: Pen, identity: Identity) -> None:
         pen.line(arm, identity.frame, 1.7, 3.0)
     gap = identity.eye_half - w
     pen.line(smooth([(-gap, 0), (0, -2), (gap, 0)]), identity.frame, 1.7, 6.0)
-
-
-def _shade(pen: Pen, identity: Identity, look: Look, size: int) -> Floats32:
-    """What each pixel is multiplied by for light and relief: (size, size)."""
-    relief = np.full((size, size), 128, np.uint8)
-    ratio = size / pen.side
-
-    def patch(path: Floats, grey: float, lift: float = 0.0) -> None:
-        points = fixed(pen.project(path, lift) * ratio)
-        cv2.fillPoly(relief, [points], (grey,), cv2.LINE_8, SUBPIXEL)
-
-    lx, ly = look.light
-    for side in (-1, 1):
-        x = side * (identity.cheek - 6)
-        hollow = [(x, 16.0), (side * (identity.mouth_half + 6), identity.mouth_drop - 6)]
-        hollow += [(side * (identity.jaw - 4), identity.mouth_drop + 6)]
-        patch(np.asarray(hollow), 128 - 34 * identity.cheekbone)
-        patch(oval(side * 24, 17, 8, 5, 10), 128 + 26 * identity.cheekbone)
-    # The nose and the chin cast their shadows away from the light.
-    nose, y = identity.nose_width, identity.nose_length
-    cast = [(0.0, 0.0), (-lx * 26, y - 4), (-lx * 22, y + 4 - ly * 12), (0.0, y + 3)]
-    patch(np.asarray(cast), 128 - 60 * min(1.0, float(np.hypot(lx, ly)) * 1.6))
-    patch(oval(0, y + 5, nose, 2.5, 10), 104)
-    patch(oval(0, identity.mouth_drop + identity.lower_lip + 4, 9, 2.5, 10), 106)
-    patch(oval(0, -24, 20, 10, 12), 136)
-    patch(oval(0, identity.chin - 8, identity.chin_width * 0.6, 5, 10), 140)
-    soft = cv2.GaussianBlur(relief, (0, 0), 2.6 * size / SIDE).astype(np.float32) / 128
-    (left, top), (right, low) = pen.project([(-46, -60), (46, 66)]) * ratio
-    across = (np.arange(size, dtype=np.float32) - (left + right) / 2) / ((right - left) / 2)
-    down = (np.arange(size, dtype=np.float32) - (top + low) / 2) / ((low - top) / 2)
-    slope = np.float32(lx) * across[None, :] + np.float32(ly) * down[:, None]
-    light = np.clip(1 + slope, 0.25, 1.7)
-    shade: Floats32 = (soft * light).astype(np.float32)
-    return shade
-
-
-def _develop(image: UInt8, shade: Floats32, look: Look) -> UInt8:
-    """Light, camera and noise: bytes to bytes."""
-    gain = (shade * np.float32(look.exposure))[..., None] * np.asarray(look.cast, np.float32)
-    lit = image * gain
-    lit -= 118
-    lit *= np.float32(look.contrast)
-    lit += 118
-    if look.blur > 0.15:
-        lit = cv2.GaussianBlur(lit, (0, 0), look.blur)
-    if look.noise > 0.5:
-        raw = np.random.default_rng(look.seed).bytes(lit.size)
-        grain = np.frombuffer(raw, np.uint8).reshape(lit.shape).astype(np.float32)
-        grain -= 127.5
-        grain *= np.float32(look.noise / 127.5)
-        lit += grain
-    return np.asarray(np.clip(lit, 0, 255, out=lit).astype(np.uint8), np.uint8)

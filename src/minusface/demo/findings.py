@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from minusface.demo.training import Trained
+from minusface.evaluate import VerificationResult
 
 UNPROTECTED, RESIDUE, PROTECTED, EIGHT_BIT = "plain", "stage1", "stage2", "stage2_8bit"
+TITLES = {
+    UNPROTECTED: "unprotected crop",
+    RESIDUE: "stage 1 residue (never sent)",
+    PROTECTED: "protected image",
+    EIGHT_BIT: "protected, as 8-bit PNG",
+}
 # Two standard errors: what differs by less may be chance.
 SURE = 2.0
-
-
-@dataclass(frozen=True)
-class Row:
-    """One recogniser on the held-out pairs; all numbers are parts of one."""
-
-    title: str
-    accuracy: float
-    accuracy_std: float
-    """Over the folds."""
-    spread: float | None
-    """Standard deviation of the accuracy over draws of permutations; None where nothing is drawn."""
-    auc: float
-    eer: float
-    tar: dict[float, float]
-    """TAR by FAR."""
-    curve: list[tuple[float, float]] = field(default_factory=list)
-    """ROC as (FAR, TAR)."""
+CONTOURS_SHOW = 0.3
+BLANK_LEVELS = 6
 
 
 @dataclass(frozen=True)
@@ -42,7 +34,8 @@ class Findings:
     objective: str
     pairs: int
     draws: int
-    rows: dict[str, Row]
+    rows: dict[str, VerificationResult]
+    """By what was recognised; see TITLES."""
     trained: list[Trained]
     settings: dict[str, str]
     """What the models are and the run was, for the table at the report's end."""
@@ -51,6 +44,8 @@ class Findings:
     """Cosines between the templates of the photo's protected images under different permutations."""
     residue_levels: float
     """Standard deviation of the photo's decoded residue, in steps of an 8-bit image."""
+    contours: float
+    """Correlation of the photo's edges with those of its protected images."""
     ssim: float | None = None
     psnr: float | None = None
     similarity_crops: int = 0
@@ -58,17 +53,16 @@ class Findings:
     weights: str | None = None
     """The packaged checkpoint, where one was used in the place of training."""
 
+    report: Path = Path()
+    """Where the report lies."""
+
     def as_json(self) -> dict[str, Any]:
-        """As JSON can hold it; without the curves."""
+        """As JSON can hold it; without the ROC's points."""
         raw = dict(vars(self))
-        raw["rows"] = {
-            name: {key: value for key, value in vars(row).items() if key != "curve"}
-            | {"tar": {f"{far:g}": value for far, value in row.tar.items()}}
-            for name, row in self.rows.items()
-        }
+        raw["rows"] = {name: row.to_dict() for name, row in self.rows.items()}
         raw["trained"] = [vars(one) for one in self.trained]
-        raw["sentences"] = sentences(self)
-        return raw
+        raw["report"] = str(self.report)
+        return {**raw, "sentences": sentences(self)}
 
 
 def percent(value: float) -> str:
@@ -79,7 +73,14 @@ def percent(value: float) -> str:
 def sentences(found: Findings) -> list[str]:
     """What the numbers say, the unwelcome included. Plain text."""
     told = [_recognition(found)]
-    told += _cost(found) + _draws(found) + _stage_one(found) + _likeness(found) + _eight_bit(found)
+    told += (
+        _cost(found)
+        + _draws(found)
+        + _stage_one(found)
+        + _looks(found)
+        + _likeness(found)
+        + _eight_bit(found)
+    )
     if any(one.cut_short for one in found.trained):
         names = ", ".join(one.task for one in found.trained if one.cut_short)
         told.append(
@@ -116,20 +117,23 @@ def _cost(found: Findings) -> list[str]:
     error = SURE * math.sqrt(
         sum(r.accuracy * (1 - r.accuracy) for r in (plain, row)) / max(found.pairs, 1)
     )
-    same = f"The same recogniser, recipe and time on unprotected crops: {percent(plain.accuracy)}"
+    same = f"On unprotected crops the same recipe, size and time give {percent(plain.accuracy)}"
     if abs(lost) <= error:
         return [f"{same}; on {found.pairs} pairs the difference may be chance."]
     if lost < 0:
         return [f"{same}, which is less: an oddity of so short a training."]
-    return [f"{same}: protection costs {100 * lost:.1f} points at this budget."]
+    return [
+        f"{same}: protection costs {100 * lost:.1f} points at this budget, although stage 2 starts from "
+        "the weights learned on unprotected crops."
+    ]
 
 
 def _draws(found: Findings) -> list[str]:
     row = found.rows.get(PROTECTED)
-    if row is None or row.spread is None:
+    if row is None or row.accuracy_spread is None:
         return []
     told = (
-        f"Drawing all permutations anew moves the accuracy by {100 * row.spread:.1f} points "
+        f"Drawing all permutations anew moves the accuracy by {100 * row.accuracy_spread:.1f} points "
         f"(standard deviation over {found.draws} draws)."
     )
     if found.same_photo:
@@ -150,12 +154,27 @@ def _stage_one(found: Findings) -> list[str]:
             f"Stage 1 regenerates crops to L1 = {losses['l1']:.3f} on a scale from -1 to 1, "
             f"about {levels:.1f} of 255 grey levels a pixel."
         )
-    blank = "close to blank" if found.residue_levels < 6 else "not blank: a longer stage 1 is needed"
+    blank = (
+        "close to blank"
+        if found.residue_levels < BLANK_LEVELS
+        else "not blank: a longer stage 1 is needed"
+    )
     told.append(
         f"The decoded residue of the photo above spreads {found.residue_levels:.1f} grey levels "
         f"about mid-grey: {blank}."
     )
     return told
+
+
+def _looks(found: Findings) -> list[str]:
+    if found.contours >= CONTOURS_SHOW:
+        verdict = "contours of the face show through, above all where contrast is stretched"
+    else:
+        verdict = "few contours show through"
+    return [
+        f"Edges of the protected images above correlate {found.contours:.2f} with those of the crop "
+        f"(1: the same edges, 0: none in common): {verdict}."
+    ]
 
 
 def _likeness(found: Findings) -> list[str]:
@@ -172,8 +191,8 @@ def _eight_bit(found: Findings) -> list[str]:
     row, rounded = found.rows.get(PROTECTED), found.rows.get(EIGHT_BIT)
     if row is None or rounded is None:
         return []
-    change = 100 * (rounded.accuracy - row.accuracy)
+    before = row.per_draw[0].accuracy
     return [
-        f"Sent as 8-bit PNG instead of floats, accuracy is {percent(rounded.accuracy)} "
-        f"({change:+.1f} points)."
+        f"Rounding protected images to 8 bits, as a PNG does, moves the accuracy under the first draw from "
+        f"{percent(before)} to {percent(rounded.accuracy)} ({100 * (rounded.accuracy - before):+.1f} points)."
     ]

@@ -6,8 +6,17 @@ import base64
 import math
 from html import escape
 
-from minusface.demo.findings import PROTECTED, RESIDUE, UNPROTECTED, Findings, Row, percent, sentences
+from minusface.demo.findings import (
+    PROTECTED,
+    RESIDUE,
+    TITLES,
+    UNPROTECTED,
+    Findings,
+    percent,
+    sentences,
+)
 from minusface.demo.pictures import Pictures, png
+from minusface.evaluate import VerificationResult
 from minusface.types import UInt8
 
 STYLE = """
@@ -24,18 +33,23 @@ h1 { font-size: 1.7rem; margin: 0 0 .4rem; letter-spacing: -.01em; }
 h2 { font-size: 1.12rem; margin: 2.2rem 0 .7rem; }
 p { margin: .5rem 0; max-width: 74ch; } .soft { color: var(--soft); }
 .row { display: flex; flex-wrap: wrap; gap: 14px; align-items: flex-end; margin: 1.1rem 0 .4rem; }
-figure { margin: 0; width: 132px; } figure.photo { width: 200px; }
+figure { margin: 0; width: 140px; } figure.photo { width: 210px; }
 figure img { display: block; width: 100%; height: auto; border-radius: 6px; border: 1px solid var(--line); }
 figcaption { font-size: .8rem; line-height: 1.3; margin-top: 5px; color: var(--soft); min-height: 2.6em; }
-.group { display: flex; flex-wrap: wrap; gap: 10px; padding: 10px; border: 1px solid var(--line);
-  border-radius: 10px; background: var(--card); }
-.group figure { width: 118px; } .group .title { flex-basis: 100%; font-size: .8rem; font-weight: 600; }
+.groups { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr));
+  gap: 14px; margin: .6rem 0; }
+.group { display: flex; flex-wrap: wrap; gap: 10px; padding: 10px; align-content: flex-start;
+  border: 1px solid var(--line); border-radius: 10px; background: var(--card); }
+.group figure { width: calc((100% - 20px) / 3); max-width: 160px; } .group figcaption { min-height: 0; }
+.group .title { flex-basis: 100%; font-size: .8rem; font-weight: 600; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; background: var(--card);
   border: 1px solid var(--line); border-radius: 8px; }
 th, td { text-align: right; padding: 8px 12px; border-bottom: 1px solid var(--line); white-space: nowrap; }
-tr:last-child > * { border-bottom: 0; } th:first-child { text-align: left; white-space: normal; }
+tr:last-child > * { border-bottom: 0; }
+th:first-child { text-align: left; min-width: 8.5rem; white-space: normal; }
 thead th { font-size: .8rem; color: var(--soft); font-weight: 600; } tbody th { font-weight: 500; }
+@media (min-width: 900px) { tbody th:first-child { white-space: nowrap; } }
 tr.stage2 th, tr.stage2 td { font-weight: 700; }
 ul { padding-left: 1.15rem; max-width: 76ch; } li { margin: .35rem 0; }
 .note { background: var(--note); border-radius: 8px; padding: 8px 14px; font-size: .9rem; }
@@ -46,14 +60,16 @@ code, pre { font: .85rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace
   white-space: pre-wrap; }
 svg { width: 100%; max-width: 560px; height: auto; font: 12px system-ui, sans-serif; }
 svg text { fill: var(--soft); } svg .grid { stroke: var(--line); }
-@media (max-width: 640px) { .two { grid-template-columns: 1fr; } main { padding: 18px 14px 40px; }
-  figure, .group figure { width: calc(33% - 8px); } figure.photo { width: 100%; } }
+@media (max-width: 640px) { .row { align-items: flex-start; } .two { grid-template-columns: 1fr; }
+  main { padding: 18px 14px 40px; }
+  .row figure { width: calc((100% - 28px) / 3); } .row figure.photo { width: 100%; } }
 """
 
 WHAT = (
-    "MinusFace sends a server an image that looks like noise in the place of a face photo: from the "
+    "MinusFace sends a server an image meant to look like noise in the place of a face photo: from the "
     "photo’s frequency features it subtracts what a network can redraw, and shuffles the rest with a "
-    "fresh random permutation. A recogniser trained on such images still tells who is the same person."
+    "fresh random permutation. A recogniser trained on such images is to tell who is the same person; the "
+    "numbers below say how well this one does."
 )
 PROTECTS = (
     "<b>Looking.</b> A person, or a system made for photos, that sees the protected image sees no face.",
@@ -66,14 +82,17 @@ PROTECTS_NOT = (
     "<b>A small model, trained for minutes.</b> These numbers show that the journey works, not how good "
     "the method is; other people, cameras and ages will do worse.",
     "<b>No attack was run here.</b> SSIM and PSNR compare pixels. They do not measure identity leakage, "
-    "nor what someone could rebuild who trains against this protector or sees one photo protected many times.",
+    "nor what someone could rebuild who trains against this protector, or who sees one photo protected "
+    "many times.",
 )
+# Of the rates that are measured, those that a thousand pairs can tell.
+FARS = (0.1, 0.01)
 COLOURS = {UNPROTECTED: "plain", RESIDUE: "residue", PROTECTED: "protected"}
 
 
 def report(found: Findings, pictures: Pictures) -> str:
     """The whole page. Every text that comes from outside is escaped."""
-    title = "MinusFace: a photo, protected, still recognised"
+    title = "MinusFace: what a server sees of a photo"
     parts = [
         f"<h1>{title}</h1><p>{WHAT}</p>",
         picture_row(found, pictures),
@@ -118,7 +137,7 @@ def picture_row(found: Findings, pictures: Pictures) -> str:
     seen = [figure(image, "contrast stretched") for image in pictures.stretched]
     return (
         f'<div class="row">{"".join(first)}</div>'
-        '<div class="row"><div class="group"><div class="title">Protected: what leaves the client, under '
+        '<div class="groups"><div class="group"><div class="title">Protected: what leaves the client, under '
         f"three permutations</div>{''.join(sent)}</div>"
         '<div class="group"><div class="title">The same three as the recogniser standardises them: look '
         f"here for what shows through</div>{''.join(seen)}</div></div>"
@@ -146,20 +165,21 @@ def items(entries: list[str]) -> str:
 
 def table(found: Findings) -> str:
     """Recognition on the held-out pairs."""
-    fars = sorted({far for row in found.rows.values() for far in row.tar}, reverse=True)
     head = ["", "accuracy, mean ± std of folds", f"spread over {found.draws} draws", "AUC", "EER"]
-    head += [f"TAR at FAR {far:g}" for far in fars]
+    head += [f"TAR at FAR {far:g}" for far in FARS]
     lines = []
     for name, row in found.rows.items():
         cells = [
             f"{100 * row.accuracy:.1f} ± {100 * row.accuracy_std:.1f} %",
-            "–" if row.spread is None else f"± {100 * row.spread:.1f}",
+            "–" if row.accuracy_spread is None else f"± {100 * row.accuracy_spread:.1f}",
             f"{row.auc:.3f}",
             percent(row.eer),
-            *(percent(row.tar[far]) if far in row.tar else "–" for far in fars),
+            *(_rate(row.tar_at_far.get(far)) for far in FARS),
         ]
         body = "".join(f"<td>{cell}</td>" for cell in cells)
-        lines.append(f'<tr class="{escape(name)}"><th scope="row">{escape(row.title)}</th>{body}</tr>')
+        lines.append(
+            f'<tr class="{escape(name)}"><th scope="row">{escape(TITLES.get(name, name))}</th>{body}</tr>'
+        )
     top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     return (
         f'<div class="wide"><table><thead><tr>{top}</tr></thead>'
@@ -167,11 +187,15 @@ def table(found: Findings) -> str:
     )
 
 
+def _rate(value: float | None) -> str:
+    return "–" if value is None else percent(value)
+
+
 def how(found: Findings) -> str:
     """Budget, data, versions: what is needed to do it again."""
     rows = [("trained on", found.data), ("objective", found.objective)]
     if found.weights:
-        rows.append(("weights", f"{found.weights} (packaged; nothing was trained here)"))
+        rows = [("weights", f"{found.weights} (packaged; nothing was trained here)")]
     for one in found.trained:
         what = (
             f"{one.seconds:.0f} s, {one.steps} steps, {one.epochs:.2f} epochs, "
@@ -183,13 +207,13 @@ def how(found: Findings) -> str:
     return f"<h2>How these numbers came about</h2><dl>{cells}</dl>"
 
 
-def roc(rows: dict[str, Row]) -> str:
+def roc(rows: dict[str, VerificationResult]) -> str:
     """ROC curves with a logarithmic FAR axis, as SVG; nothing where there is no curve."""
-    curves = {name: row for name, row in rows.items() if row.curve and name in COLOURS}
+    curves = {name: row.curve() for name, row in rows.items() if name in COLOURS}
     if not curves:
         return ""
-    left, top, width, height = 46, 14, 400, 230
-    lowest = min((far for row in curves.values() for far, _ in row.curve if far > 0), default=0.01)
+    left, top, width, height = 46, 30, 400, 230
+    lowest = min((far for curve in curves.values() for far, _ in curve if far > 0), default=0.01)
     decades = max(1, min(4, math.ceil(-math.log10(lowest) - 1e-9)))
 
     def x(far: float) -> float:
@@ -201,37 +225,49 @@ def roc(rows: dict[str, Row]) -> str:
     drawn = []
     for step in range(decades + 1):
         at = x(10.0**-step)
-        drawn.append(f'<line class="grid" x1="{at:.1f}" y1="{top}" x2="{at:.1f}" y2="{top + height}"/>')
+        drawn.append(
+            f'<line class="grid" x1="{at:.1f}" y1="{top}" x2="{at:.1f}" y2="{top + height}"/>'
+        )
         label = f"{10.0**-step:g}"
-        drawn.append(f'<text x="{at:.1f}" y="{top + height + 16}" text-anchor="middle">{label}</text>')
+        drawn.append(
+            f'<text x="{at:.1f}" y="{top + height + 16}" text-anchor="middle">{label}</text>'
+        )
     for tar in (0.0, 0.5, 1.0):
-        drawn.append(f'<line class="grid" x1="{left}" y1="{y(tar)}" x2="{left + width}" y2="{y(tar)}"/>')
+        drawn.append(
+            f'<line class="grid" x1="{left}" y1="{y(tar)}" x2="{left + width}" y2="{y(tar)}"/>'
+        )
         drawn.append(f'<text x="{left - 7}" y="{y(tar) + 4}" text-anchor="end">{tar:g}</text>')
-    for number, (name, row) in enumerate(curves.items()):
-        points = " ".join(f"{x(far):.1f},{y(tar):.1f}" for far, tar in _visible(row, 10.0**-decades))
+    for number, (name, curve) in enumerate(curves.items()):
+        points = " ".join(
+            f"{x(far):.1f},{y(tar):.1f}" for far, tar in _visible(curve, 10.0**-decades)
+        )
         colour = f"var(--{COLOURS[name]})"
         drawn.append(
             f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
         )
-        at = top + 14 + 18 * number
-        drawn.append(f'<rect x="{left + width + 16}" y="{at - 9}" width="12" height="3" fill="{colour}"/>')
-        drawn.append(f'<text x="{left + width + 34}" y="{at - 4}">{escape(row.title)}</text>')
+        at = top + 18 + 18 * number
+        drawn.append(
+            f'<rect x="{left + width + 16}" y="{at - 9}" width="12" height="3" fill="{colour}"/>'
+        )
+        drawn.append(
+            f'<text x="{left + width + 34}" y="{at - 4}">{escape(TITLES.get(name, name))}</text>'
+        )
     drawn.append(
         f'<text x="{left + width / 2}" y="{top + height + 34}" text-anchor="middle">'
         "FAR: different people taken for one</text>"
     )
-    drawn.append(f'<text x="{left - 34}" y="{top - 3}">TAR: the same person recognised</text>')
+    drawn.append(f'<text x="{left - 34}" y="{top - 14}">TAR: the same person recognised</text>')
     return (
-        '<h2>ROC</h2><svg viewBox="0 0 700 290" role="img" '
+        '<h2>ROC</h2><svg viewBox="0 0 680 304" role="img" '
         f'aria-label="ROC curves on the held-out pairs">{"".join(drawn)}</svg>'
     )
 
 
-def _visible(row: Row, lowest: float) -> list[tuple[float, float]]:
+def _visible(curve: list[tuple[float, float]], lowest: float) -> list[tuple[float, float]]:
     """The curve from the leftmost false-accept rate that is drawn, as steps."""
-    start = max((tar for far, tar in row.curve if far <= lowest), default=0.0)
+    start = max((tar for far, tar in curve if far <= lowest), default=0.0)
     points = [(lowest, start)]
-    for far, tar in row.curve:
+    for far, tar in curve:
         if far > lowest:
             points += [(far, points[-1][1]), (far, tar)]
     return points

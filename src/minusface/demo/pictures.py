@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from minusface.demo.photo import Portrait
 from minusface.protect import Protector, permutation_of_key
 from minusface.types import FaceCrop, ProtectedImage, UInt8
 
@@ -33,8 +35,10 @@ class Pictures:
     """The protected images with every colour standardised, as the recogniser first does."""
     residue_levels: float
     """Standard deviation of the decoded residue, in grey levels."""
+    contours: float
+    """Correlation of edges in the crop with edges in its protected images, mean of the three."""
     images: ProtectedImage
-    """The protected images as floats, (3, 3, N, N)."""
+    """The protected images as floats, (3, 3n, N, N)."""
 
     def files(self) -> dict[str, UInt8]:
         """By the name of the file they are written to."""
@@ -49,18 +53,15 @@ class Pictures:
 
 
 @torch.inference_mode()
-def make_pictures(
-    photo: UInt8, box: Sequence[float], crop: FaceCrop, protector: Protector, seed: int
-) -> Pictures:
+def make_pictures(portrait: Portrait, protector: Protector, seed: int) -> Pictures:
     """Everything between a photo and its protected images.
 
     Args:
-        photo: (H, W, 3) RGB.
-        box: x1, y1, x2, y2 of the face in the photo.
-        crop: one aligned face.
-        protector: frozen, of one permutation an image.
+        portrait: the photo, the face's box and crop.
+        protector: of n copies an image; the first copy is shown.
         seed: of the three permutations.
     """
+    crop = FaceCrop.from_uint8(portrait.crop)
     protector.eval()
     made = protector.subtract(crop.pixels)
     decode = protector.codec.decode
@@ -72,13 +73,14 @@ def make_pictures(
     images = protector.protect(many, orders.view(PERMUTATIONS, protector.n_duplicate, -1))
     first = ProtectedImage(images.pixels[:, :3].contiguous())
     return Pictures(
-        photo=boxed(photo, box),
-        crop=crop.to_uint8()[0],
+        photo=boxed(portrait.photo, portrait.box),
+        crop=portrait.crop,
         regenerated=ProtectedImage(decode(made.regenerated).clamp(0, 1)).to_uint8()[0],
         residue=ProtectedImage(residue).to_uint8()[0],
         protected=list(first.to_uint8()),
         stretched=[stretch(image) for image in first.pixels.numpy()],
         residue_levels=float((residue * 255).std()),
+        contours=float(np.mean([same_edges(portrait.crop, image) for image in first.to_uint8()])),
         images=images,
     )
 
@@ -90,15 +92,32 @@ def boxed(photo: UInt8, box: Sequence[float]) -> UInt8:
     small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
     left, top, right, bottom = (round(side * scale) for side in box)
     thickness = max(2, round(max(size) / 160))
-    return np.asarray(cv2.rectangle(small, (left, top), (right, bottom), GREEN, thickness), np.uint8)
+    return np.asarray(
+        cv2.rectangle(small, (left, top), (right, bottom), GREEN, thickness), np.uint8
+    )
 
 
-def stretch(image: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> UInt8:
+def stretch(image: npt.NDArray[np.float32]) -> UInt8:
     """(3, N, N) floats with each colour at mean 0.5 and standard deviation 0.25, as bytes (N, N, 3)."""
     centred = image - image.mean((1, 2), keepdims=True)
     unit = centred / np.maximum(image.std((1, 2), keepdims=True), 1e-4)
     whole = np.clip(0.5 + 0.25 * unit, 0, 1) * 255
     return np.ascontiguousarray(np.rint(whole).astype(np.uint8).transpose(1, 2, 0))
+
+
+def same_edges(a: UInt8, b: UInt8) -> float:
+    """Correlation of where two images (N, N, 3) have edges, whatever the colours; 0 where one has none."""
+    x, y = _edges(a).ravel(), _edges(b).ravel()
+    if min(x.std(), y.std()) < 1e-6:
+        return 0.0
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def _edges(image: UInt8) -> npt.NDArray[np.float32]:
+    """The largest slope of the three colours at each pixel, after a slight blur."""
+    smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1.0)
+    across, down = cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)
+    return np.asarray(np.hypot(across, down).max(axis=2), np.float32)
 
 
 def png(image: UInt8) -> bytes:

@@ -79,6 +79,12 @@ class Trail:
         self.printed = float("-inf")
         self.update(0.0)
 
+    def expect(self, name: str, seconds: float) -> None:
+        """Correct how long a phase will take."""
+        self.phases = [
+            Phase(name, seconds) if phase.name == name else phase for phase in self.phases
+        ]
+
     def update(self, part: float, note: str = "", seconds_left: float | None = None) -> None:
         """How much of the phase is done, 0 to 1, and what to say beside it.
 
@@ -112,11 +118,10 @@ class Trail:
         return later + (self.own_left if self.own_left is not None else self._phase_left())
 
     def _phase_left(self) -> float:
-        guess = self.phases[self.current].seconds
-        if self.part < 0.05:
-            return guess * (1 - self.part)
-        gone = self.clock() - self.phase_started
-        return gone / self.part * (1 - self.part)
+        guess, gone = self.phases[self.current].seconds, self.clock() - self.phase_started
+        # The guess counts less and less against what was seen.
+        seen = gone / self.part if self.part else guess
+        return (1 - self.part) * (self.part * seen + (1 - self.part) * guess)
 
 
 def spoken(seconds: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -16,7 +16,8 @@ from minusface.config import DataConfig
 from minusface.data import FaceDataset, FolderDataset, read_people
 from minusface.demo.training import Budget
 from minusface.errors import MinusfaceError
-from minusface.evaluate import Pair, PairList, read_pairs
+from minusface.evaluate import Pair, PairList, folder_reader, read_pairs
+from minusface.recognize import TeacherFile
 from minusface.types import UInt8
 
 DEFAULT_FACES = ("shared", "faces", "lfw-112x112")
@@ -24,6 +25,7 @@ PROTOCOL, TRAIN_LIST, TEST_LIST = "lfw-protocol", "peopleDevTrain.txt", "pairsDe
 HELD_OUT_PART, HELD_OUT_LEAST = 0.1, 20
 # Synthetic people of the evaluation come from a seed that no training is likely to use.
 HELD_OUT_SEED = 1_000_003
+LABELS = "telling the people apart (ArcFace on their labels)"
 People = Mapping[str, Sequence[str]]
 
 
@@ -36,6 +38,8 @@ class Source:
     pairs: PairList
     read: Callable[[str], UInt8]
     """From a key of the pairs to (112, 112, 3) bytes, RGB."""
+    objective: str
+    """What the trainings aim at, in words."""
     train_words: str
     pairs_words: str
     evaluate_options: str
@@ -60,10 +64,18 @@ def find_faces(faces: str | None) -> Path | None:
     return None
 
 
-def find_teacher(folder: Path) -> Path | None:
-    """A teacher's embeddings beside the face folder; the first by name."""
+def find_teacher(folder: Path, keys: Sequence[str]) -> tuple[Path | None, str]:
+    """A teacher's embeddings beside the face folder, the first by name that knows all images; and words."""
+    labels = LABELS
     found = sorted(folder.resolve().parent.glob("*teacher*.npz"))
-    return found[0] if found else None
+    for path in found:
+        try:
+            TeacherFile.load(path, keys)
+        except MinusfaceError as error:
+            labels += f"; {path.name} is not used: {error}"
+            continue
+        return path, f"imitating the embeddings of {path.name} (distillation; labels are not used)"
+    return None, labels
 
 
 def open_source(faces: str | None, out: Path, budget: Budget, seed: int) -> Source:
@@ -76,7 +88,11 @@ def open_source(faces: str | None, out: Path, budget: Budget, seed: int) -> Sour
     if folder is None:
         return synthetic_source(budget, seed)
     lists = folder.resolve().parent / PROTOCOL
-    if (lists / TRAIN_LIST).is_file() and (lists / TEST_LIST).is_file() and _lists_fit(folder, lists):
+    if (
+        (lists / TRAIN_LIST).is_file()
+        and (lists / TEST_LIST).is_file()
+        and _lists_fit(folder, lists)
+    ):
         return listed_source(folder, lists)
     return split_source(folder, out, budget, seed)
 
@@ -86,11 +102,13 @@ def listed_source(folder: Path, lists: Path) -> Source:
     people, pairs_file = lists / TRAIN_LIST, lists / TEST_LIST
     train = FolderDataset(folder, people=people)
     pairs = read_pairs(pairs_file, folder)
+    teacher, objective = find_teacher(folder, list(train.keys()))
     return Source(
         train=_folder_data(folder, people),
-        teacher=find_teacher(folder),
+        teacher=teacher,
+        objective=objective,
         pairs=pairs,
-        read=_reader(folder),
+        read=folder_reader(folder),
         train_words=f"{folder.name}: {len(train)} images of the {train.classes} people of {TRAIN_LIST}",
         pairs_words=_pairs_words(pairs, f"of {TEST_LIST}: people who were not trained on"),
         evaluate_options=f"--pairs {pairs_file} --faces {folder}",
@@ -110,13 +128,15 @@ def split_source(folder: Path, out: Path, budget: Budget, seed: int) -> Source:
     write_atomically(names, "\n".join([str(len(kept)), *kept, ""]).encode())
     lines = [f"{pair.a}\t{pair.b}\t{int(pair.same)}\n" for pair in pairs]
     write_atomically(pairs_file, "".join(lines).encode())
-    images = sum(len(people[name]) for name in kept)
+    keys = [key for name in kept for key in people[name]]
+    teacher, objective = find_teacher(folder, keys)
     return Source(
         train=_folder_data(folder, names),
-        teacher=find_teacher(folder),
+        teacher=teacher,
+        objective=objective,
         pairs=pairs,
-        read=_reader(folder),
-        train_words=f"{whole.name}: {images} images of {len(kept)} people",
+        read=folder_reader(folder),
+        train_words=f"{whole.name}: {len(keys)} images of {len(kept)} people",
         pairs_words=_pairs_words(pairs, f"of {len(held_out)} people held out of {whole.name}"),
         evaluate_options=f"--pairs {pairs_file} --faces {folder}",
     )
@@ -138,6 +158,7 @@ def synthetic_source(budget: Budget, seed: int) -> Source:
     return Source(
         train=DataConfig(faces=f"synthetic:{people}x{images}"),
         teacher=None,
+        objective=LABELS,
         pairs=pairs,
         read=drawn.__getitem__,
         train_words=f"drawn faces, no photographs: {people * images} images of {people} made-up people",
@@ -169,7 +190,7 @@ def hold_out(people: People, seed: int, where: str) -> tuple[list[str], list[str
 def make_pairs(people: People, count: int, seed: int) -> PairList:
     """Up to ``count`` pairs, half genuine, half of different people; the same for the same seed."""
     random = np.random.default_rng([seed, 2])
-    genuine = [pair for name in sorted(people) for pair in combinations(people[name], 2)]
+    genuine = [(a, b) for name in sorted(people) for a, b in combinations(people[name], 2)]
     chosen = random.permutation(len(genuine))[: count // 2]
     names = sorted(people)
     impostors: set[tuple[str, str]] = set()
@@ -179,10 +200,11 @@ def make_pairs(people: People, count: int, seed: int) -> PairList:
             break
         first, second = sorted(random.choice(len(names), 2, replace=False))
         keys = [people[names[i]] for i in (first, second)]
-        impostors.add((random.choice(keys[0]).item(), random.choice(keys[1]).item()))
+        a, b = (some[int(random.integers(len(some)))] for some in keys)
+        impostors.add((a, b))
     # Sorted by person, as lists are: folds are consecutive, and a person should not be in two.
-    listed = [Pair(*genuine[i], same=True) for i in sorted(chosen)]
-    return PairList.from_pairs(listed + [Pair(a, b, same=False) for a, b in sorted(impostors)])
+    listed = [Pair(a, b, True) for a, b in (genuine[i] for i in sorted(chosen.tolist()))]
+    return PairList.from_pairs(listed + [Pair(a, b, False) for a, b in sorted(impostors)])
 
 
 def _rank(name: str, seed: int) -> str:
@@ -198,17 +220,6 @@ def _folder_data(folder: Path, people: Path) -> DataConfig:
     return DataConfig(faces=str(folder), people=str(people))
 
 
-def _reader(folder: Path) -> Callable[[str], UInt8]:
-    from minusface.evaluate import folder_reader
-
-    return folder_reader(folder)
-
-
 def _pairs_words(pairs: PairList, who: str) -> str:
     same = int(pairs.same.sum())
     return f"{len(pairs)} pairs ({same} of one person, {len(pairs) - same} of two) {who}"
-
-
-def count_people(keys: Iterable[str]) -> int:
-    """How many people keys name."""
-    return len({key.split("/")[0] for key in keys})

@@ -9,7 +9,7 @@ from minusface.evaluate.metrics import (
     tar_at_far,
     threshold_at_fmr,
 )
-from minusface.evaluate.pairs import Pair, PairList, read_pairs
+from minusface.evaluate.pairs import Pair, PairList, even_folds, read_pairs
 from minusface.evaluate.report import markdown_table, to_json, write_json, write_roc_plot
 from minusface.evaluate.similarity import psnr, ssim
 from minusface.evaluate.verification import (
@@ -32,6 +32,7 @@ __all__ = [
     "best_threshold",
     "eer",
     "evaluate_pairs",
+    "even_folds",
     "folder_reader",
     "kfold_accuracy",
     "markdown_table",
@@ -40,10 +41,10 @@ __all__ = [
     "roc",
     "score_pairs",
     "ssim",
+    "verification_result",
     "tar_at_far",
     "threshold_at_fmr",
     "to_json",
-    "verification_result",
     "write_json",
     "write_roc_plot",
 ]

@@ -37,6 +37,8 @@ class KFold(NamedTuple):
     """Their standard deviation (over the folds as they are: divided by their number)."""
     thresholds: Floats
     """(folds,) the threshold each fold was tested with, in the order of the fold numbers."""
+    accuracies: Floats
+    """(folds,) of each fold, in the same order."""
 
 
 def roc(scores: npt.ArrayLike, same: npt.ArrayLike) -> Roc:
@@ -104,7 +106,8 @@ def tar_at_far(
 def threshold_at_fmr(scores: npt.ArrayLike, same: npt.ArrayLike, fmr: float) -> float | None:
     """The threshold whose TAR is :func:`tar_at_far`'s: FMR at most the target, TAR greatest.
 
-    It lies midway between the last score accepted and the first one rejected.
+    It is the lowest score that is accepted, on the safe side of the gap below it; the next number above
+    the highest score where none may be.
 
     Returns:
         None where the target is below one in all impostor pairs.
@@ -115,7 +118,8 @@ def threshold_at_fmr(scores: npt.ArrayLike, same: npt.ArrayLike, fmr: float) -> 
     curve = roc(scores, same)
     if not _measurable(fmr, int((~_check(scores, same)[1]).sum())):
         return None
-    return float(_cuts(curve.thresholds[1:])[_last_within(curve, fmr)])
+    last = _last_within(curve, fmr)
+    return float(curve.thresholds[last] if last else np.nextafter(curve.thresholds[1], np.inf))
 
 
 def best_threshold(scores: npt.ArrayLike, same: npt.ArrayLike) -> float:
@@ -157,9 +161,10 @@ def kfold_accuracy(scores: npt.ArrayLike, same: npt.ArrayLike, folds: npt.ArrayL
     for name in names:
         held_out = numbers == name
         threshold = best_threshold(values[~held_out], genuine[~held_out])
-        accuracies.append(np.mean((values[held_out] >= threshold) == genuine[held_out]))
+        accuracies.append(float(np.mean((values[held_out] >= threshold) == genuine[held_out])))
         thresholds.append(threshold)
-    return KFold(float(np.mean(accuracies)), float(np.std(accuracies)), np.array(thresholds))
+    found = np.array(accuracies)
+    return KFold(float(found.mean()), float(found.std()), np.array(thresholds), found)
 
 
 class _Accepted(NamedTuple):

@@ -62,7 +62,7 @@ class PairList:
 
         Args:
             pairs: at least one.
-            folds: the fold of each pair; by default those of :func:`consecutive_folds`.
+            folds: the fold of each pair; by default those of :func:`even_folds`.
 
         Raises:
             MinusfaceError: no pairs, or another number of folds than of pairs.
@@ -80,12 +80,12 @@ class PairList:
             a_index=np.array([a for a, _ in index], dtype=np.int64),
             b_index=np.array([b for _, b in index], dtype=np.int64),
             same=same,
-            folds=consecutive_folds(same) if folds is None else np.array(folds, dtype=np.int64),
+            folds=even_folds(same) if folds is None else np.array(folds, dtype=np.int64),
             keys=tuple(numbers),
         )
 
 
-def consecutive_folds(same: Bools) -> Ints:
+def even_folds(same: Bools) -> Ints:
     """Folds for a list without any: (P,) bool to (P,) int64.
 
     The genuine pairs, in their order, are cut into ten runs of equal length up to one, and so are the
@@ -101,25 +101,29 @@ def consecutive_folds(same: Bools) -> Ints:
     return folds
 
 
-def read_pairs(path: Path | str, root: Path | str) -> PairList:
-    """Read a list of pairs; every image must be there. Fields are parted by tabs, or by blanks.
+def read_pairs(path: Path | str, root: Path | str | None = None) -> PairList:
+    """Read a list of pairs. Fields are parted by tabs, or by blanks.
 
     - LFW View 2 (``pairs.txt``): first line ``folds n``; then for each fold n lines ``name i j`` (one
       person's images i and j) and n lines ``name i name2 j`` (two people). Images lie in
       ``root/name/name_0001.jpg``, or with another image suffix.
     - LFW View 1 (``pairsDevTest.txt``): first line ``n``; the same lines once. Folds are made by
-      :func:`consecutive_folds`.
+      :func:`even_folds`.
     - Any other first line: a plain list, ``path_a path_b 0|1`` a line, paths relative to ``root``, 1 for one
-      person. Folds are made by :func:`consecutive_folds`.
+      person. Folds are made by :func:`even_folds`.
 
     Empty lines are passed over.
 
+    Args:
+        path: the list.
+        root: the face folder, in which every image must be; None looks at no image, and takes LFW's for JPEG.
+
     Raises:
         MinusfaceError: an unreadable file, a malformed line, another number of pairs than the first line
-            says, a person or image that is not there; the line is named.
+            says, a person or image that is not there or lies outside the folder; the line is named.
     """
-    path, root = Path(path), Path(root)
-    if not root.is_dir():
+    path, root = Path(path), None if root is None else Path(root)
+    if root is not None and not root.is_dir():
         raise MinusfaceError(f"{root}: no such folder, expected the face folder of {path}")
     lines = _read_lines(path)
     header = lines[0][1]
@@ -136,7 +140,7 @@ def read_pairs(path: Path | str, root: Path | str) -> PairList:
 class _Source:
     """Where the pairs come from; knows which images it has already found."""
 
-    def __init__(self, path: Path, root: Path) -> None:
+    def __init__(self, path: Path, root: Path | None) -> None:
         self.path = path
         self.root = root
         self._found: dict[tuple[str, int], str] = {}
@@ -150,11 +154,20 @@ class _Source:
         if not index:
             raise self.error(line, f"image number {number!r}, expected 1 or more")
         if (name, index) not in self._found:
-            stem = f"{name}/{name}_{index:04d}"
+            stem = self._inside(line, f"{name}/{name}_{index:04d}")
             self._found[name, index] = self._existing(line, name, stem)
         return self._found[name, index]
 
+    def _inside(self, line: int, name: str) -> str:
+        """The path without needless dots."""
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise self.error(line, f"{name!r} leads outside the face folder")
+        return str(path)
+
     def _existing(self, line: int, name: str, stem: str) -> str:
+        if self.root is None:
+            return f"{stem}{SUFFIXES[0]}"
         for suffix in SUFFIXES:
             if os.path.isfile(self.root / f"{stem}{suffix}"):
                 return f"{stem}{suffix}"
@@ -164,12 +177,10 @@ class _Source:
 
     def plain_key(self, line: int, name: str) -> str:
         """Key of a path."""
-        relative = PurePosixPath(name)
-        if relative.is_absolute():
-            raise self.error(line, f"path {name!r}, expected one relative to {self.root}")
-        if not os.path.isfile(self.root / relative):
+        key = self._inside(line, name)
+        if self.root is not None and not os.path.isfile(self.root / key):
             raise self.error(line, f"no image {name!r} in {self.root}")
-        return str(relative)
+        return key
 
 
 Line = tuple[int, list[str]]

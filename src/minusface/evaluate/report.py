@@ -1,4 +1,4 @@
-"""Results of evaluations as a table, as JSON, as a plot."""
+"""Verification results as a Markdown table, as JSON and as an ROC plot."""
 
 from __future__ import annotations
 
@@ -6,82 +6,134 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from minusface.checkpoint import write_atomically
-from minusface.errors import MinusfaceError
-from minusface.evaluate.verification import FARS, VerificationResult
+from minusface.errors import MinusfaceError, choice_error
+from minusface.evaluate.verification import VerificationResult
+
+# Okabe and Ito's palette, told apart by the colour-blind too, without its yellow.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+DASHES = ("-", "--", ":")
+FORMATS = ("png", "svg", "pdf")
+# A fixed salt and no date: equal results give equal files.
+UNDATED = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+NOTHING = "–"
 
 
 def markdown_table(results: Sequence[VerificationResult]) -> str:
-    """One row a result; rates in percent, "-" for what the pairs are too few to measure."""
-    fars = [f"{far:g}" for far in FARS]
-    head = [
-        "model",
-        "accuracy",
-        "spread over draws",
-        "AUC",
-        "EER",
-        *(f"TAR@FAR {far}" for far in fars),
-    ]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for result in results:
-        spread = f"{100 * result.accuracy_spread:.2f} ({result.draws})" if result.draws > 1 else "-"
-        cells = [
-            result.name,
-            f"{100 * result.accuracy:.2f} ± {100 * result.accuracy_std:.2f}",
-            spread,
-            f"{100 * result.auc:.2f}",
-            f"{100 * result.eer:.2f}",
-            *(_percent(result.tar_at_far[far]) for far in fars),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    """One row a result, in per cent. A dash: nothing is drawn at random, or too few pairs to tell."""
+    fars = sorted({far for result in results for far in result.tar_at_far}, reverse=True)
+    header = ["model", "pairs", "accuracy", "over draws", "EER", "AUC"]
+    header += [f"TAR@FAR {far:g}" for far in fars]
+    lines = [header, ["---", *("---:" for _ in header[1:])]]
+    lines += [_row(result, fars) for result in results]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f}"
+def to_json(results: Sequence[VerificationResult]) -> str:
+    """A JSON list of :meth:`VerificationResult.to_dict`, ended by a newline."""
+    return json.dumps([result.to_dict() for result in results], indent=1, allow_nan=False) + "\n"
 
 
-def to_json(results: Sequence[VerificationResult], curves: bool = False) -> str:
-    """A list of results, with the ROC's points when asked."""
-    return json.dumps([result.to_dict(curves) for result in results], indent=1) + "\n"
+def write_json(results: Sequence[VerificationResult], path: Path | str) -> None:
+    """Write :func:`to_json` to a file, whole or not at all.
+
+    Raises:
+        MinusfaceError: the disk is full or refuses.
+    """
+    write_atomically(Path(path), to_json(results).encode())
 
 
 def write_roc_plot(results: Sequence[VerificationResult], path: Path | str) -> None:
-    """TAR over FAR, the latter on a logarithmic axis; PNG, SVG or PDF by the file's ending.
+    """Draw the ROCs over a logarithmic FAR axis, PNG, SVG or PDF by the file's suffix.
+
+    A curve starts where its pairs can tell: at one in all impostor pairs.
 
     Raises:
-        MinusfaceError: matplotlib is not installed, an ending it does not know, or a full disk.
+        MinusfaceError: no results, another suffix, matplotlib is missing, or the disk refuses.
     """
+    path = Path(path)
+    form = path.suffix.lower().removeprefix(".")
+    if form not in FORMATS:
+        raise choice_error("picture format", form, FORMATS)
+    if not results:
+        raise MinusfaceError(f"{path}: no results to plot")
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MinusfaceError(
-            'a ROC plot needs matplotlib: pip install "minusface[report]"'
+            'matplotlib is needed for ROC plots: pip install "minusface[report]"'
         ) from error
-    path = Path(path)
-    kind = path.suffix.lower().lstrip(".")
-    if kind not in ("png", "svg", "pdf"):
-        raise MinusfaceError(f"{path}: a ROC plot is a .png, .svg or .pdf file")
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    lowest = 1.0
-    for result in results:
-        points = [(far, tar) for far, tar in result.curve if far > 0]
-        if points:
-            lowest = min(lowest, points[0][0])
-            label = f"{result.name} (AUC {100 * result.auc:.1f} %)"
-            axes.plot(
-                *zip(*points, strict=True), drawstyle="steps-post", label=label, linewidth=1.8
-            )
-    chance = [lowest * (1 / lowest) ** (i / 99) for i in range(100)]
-    axes.plot(chance, chance, color="0.6", linestyle=":", linewidth=1, label="chance")
-    axes.set(xscale="log", xlabel="FAR", ylabel="TAR", xlim=(lowest, 1), ylim=(0, 1.01))
-    axes.grid(alpha=0.25)
+    data = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "minusface", "font.size": 10}):
+        figure = Figure(figsize=(6.4, 4.8), layout="constrained")
+        _draw(figure.add_subplot(), results)
+        figure.savefig(data, format=form, dpi=150, metadata=UNDATED[form])
+    write_atomically(path, data.getvalue())
+
+
+def _row(result: VerificationResult, fars: Sequence[float]) -> list[str]:
+    cells = [
+        _cell(result.name),
+        str(result.pairs),
+        f"{100 * result.accuracy:.2f} ± {100 * result.accuracy_std:.2f}",
+        _percent(result.accuracy_spread, "± "),
+        _percent(result.eer),
+        f"{result.auc:.4f}",
+    ]
+    return cells + [_percent(result.tar_at_far.get(far)) for far in fars]
+
+
+def _percent(value: float | None, sign: str = "") -> str:
+    return NOTHING if value is None else f"{sign}{100 * value:.2f}"
+
+
+def _cell(text: str) -> str:
+    """Text that cannot break out of its cell."""
+    return " ".join(text.split()).replace("|", "\\|") or "model"
+
+
+def _steps(result: VerificationResult) -> tuple[list[float], list[float]]:
+    """The greatest TAR within each FAR, from one in all impostor pairs up to 1."""
+    first = 1 / (result.pairs - result.genuine)
+    far, tar = np.array(result.curve()).T
+    # Of points above one another the topmost.
+    top = np.append(np.flatnonzero(np.diff(far)), len(far) - 1)
+    far, tar = far[top], tar[top]
+    start = np.searchsorted(far, first, side="right") - 1
+    return [first, *far[start + 1 :].tolist()], tar[start:].tolist()
+
+
+def _draw(axes: Any, results: Sequence[VerificationResult]) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    ranked = sorted(results, key=lambda result: -result.auc)
+    lowest_far, lowest_tar = 1.0, 1.0
+    for number, result in enumerate(ranked):
+        far, tar = _steps(result)
+        lowest_far, lowest_tar = min(lowest_far, far[0]), min(lowest_tar, tar[0])
+        axes.step(
+            far,
+            tar,
+            where="post",
+            color=COLOURS[number % len(COLOURS)],
+            linestyle=DASHES[number // len(COLOURS) % len(DASHES)],
+            linewidth=1.8,
+            label=f"{result.name or 'model'} (AUC {result.auc:.3f})",
+            clip_on=False,
+            zorder=3,
+        )
+    chance = np.geomspace(min(lowest_far, 0.5), 1, 200)
+    axes.plot(chance, chance, color="#999999", linestyle=(0, (2, 2)), linewidth=1, label="guessing")
+    axes.set(xscale="log", xlabel="False-accept rate", ylabel="True-accept rate")
+    axes.set_xlim(min(lowest_far, 0.5), 1)
+    # Good curves crowd at the top: show the part they use, a fifth of the axis at least.
+    axes.set_ylim(min(0.8, np.floor(10 * lowest_tar) / 10), 1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.grid(visible=True, which="major", color="#e3e3e3", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=150)
-    write_atomically(path, buffer.getvalue())
+    axes.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none", fontsize=9)

@@ -1,0 +1,6 @@
+"""``python -m minusface``."""
+
+from minusface.cli import run
+
+if __name__ == "__main__":
+    run()

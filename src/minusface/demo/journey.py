@@ -1,0 +1,204 @@
+"""The journey itself: photo, trainings, evaluation, report."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import math
+import shutil
+import time
+from itertools import combinations
+from pathlib import Path
+
+from rich.console import Console
+
+from minusface.checkpoint import find, write_atomically
+from minusface.demo.findings import EIGHT_BIT, PROTECTED, RESIDUE, UNPROTECTED, Findings
+from minusface.demo.html import report
+from minusface.demo.measure import Measured, measure_plain, measure_protected
+from minusface.demo.photo import open_portrait
+from minusface.demo.pictures import Pictures, make_pictures, png
+from minusface.demo.progress import Phase, Trail
+from minusface.demo.record import Options, next_command, settings
+from minusface.demo.source import Source, open_source
+from minusface.demo.training import STAGES, Budget, Trained, recipe, train_stage
+from minusface.errors import MinusfaceError
+from minusface.evaluate import VerificationResult
+from minusface.memory import keep_freed_memory
+from minusface.protect import Protector
+from minusface.recognize import Recognizer
+from minusface.types import ProtectedImage
+
+PREVIOUS = "previous"
+# Of the evaluation's time.
+PLAIN_PART = 0.12
+FIND, LOOK, WRITE = "finding the face", "evaluating on people not seen", "writing the report"
+NAMES = {
+    "plain": "training without protection",
+    "stage1": "training stage 1, what can be subtracted",
+    "stage2": "training stage 2, recognising what is left",
+}
+# Guesses until something is measured; LOOK_SECONDS an image.
+FIND_SECONDS, LOOK_SECONDS, WRITE_SECONDS = 5.0, 0.055, 2.0
+
+
+def run(options: Options, console: Console, budget: Budget | None = None) -> Findings:
+    """Go the whole way; trainings, pictures, ``report.html`` and ``results.json`` land in ``options.out``.
+
+    Args:
+        options: what was asked for.
+        console: for progress.
+        budget: sizes and time; by default those of ``options.minutes``.
+
+    Raises:
+        MinusfaceError: no face in the photo, unusable faces or options; found before anything is trained.
+        KeyboardInterrupt: Ctrl-C; no report is written.
+    """
+    budget = budget or Budget(minutes=options.minutes)
+    check(options, budget)
+    began, out = time.monotonic(), Path(options.out)
+    packaged = None if options.train else packaged_weights()
+    keep_freed_memory()
+    with Trail(phases(budget, packaged), console) as trail:
+        trail.next(FIND)
+        portrait = open_portrait(options.photo)
+        source = open_source(options.faces, out, budget, options.seed)
+        console.print(f"faces: {source.train_words}", markup=False, highlight=False)
+        trail.expect(LOOK, LOOK_SECONDS * len(source.pairs.keys))
+        make_room(out)
+        trained = [] if packaged else train_all(source, out, budget, options.seed, trail)
+        checkpoint = packaged or out / "stage2"
+        trail.next(LOOK)
+        own = None if packaged else out
+        rows, measured = evaluate(source, own, checkpoint, budget, options.seed, trail)
+        trail.next(WRITE)
+        pictures = make_pictures(portrait, Protector.load(checkpoint), options.seed)
+        found = Findings(
+            data="" if packaged else source.train_words,
+            held_out=source.pairs_words,
+            objective="" if packaged else source.objective,
+            pairs=len(source.pairs),
+            draws=budget.draws,
+            rows=rows,
+            trained=trained,
+            settings=settings(options, budget, checkpoint, time.monotonic() - began),
+            photo=portrait.words,
+            same_photo=agreement(Recognizer.load(checkpoint), pictures.images),
+            residue_levels=pictures.residue_levels,
+            contours=pictures.contours,
+            ssim=measured.ssim,
+            psnr=measured.psnr,
+            similarity_crops=measured.crops,
+            next_command=next_command(source, checkpoint, options),
+            weights=str(packaged) if packaged else None,
+            report=out / "report.html",
+        )
+        write(found, pictures)
+    return found
+
+
+def check(options: Options, budget: Budget) -> None:
+    """Refuse options that no journey can be made with.
+
+    Raises:
+        MinusfaceError: which, and what was expected.
+    """
+    if not 0 < budget.minutes < math.inf:
+        raise MinusfaceError(f"minutes {options.minutes}: expected more than 0")
+    if options.seed < 0:
+        raise MinusfaceError(f"seed {options.seed}: expected 0 or more")
+    out = Path(options.out)
+    if out.exists() and not out.is_dir():
+        raise MinusfaceError(f"{out}: is a file, expected a folder to write the demo to")
+
+
+def phases(budget: Budget, packaged: Path | None) -> list[Phase]:
+    """What is to be done, and how long it may take."""
+    share = budget.minutes * 60 / len(STAGES)
+    stages = [] if packaged else [Phase(NAMES[task], share) for task in STAGES]
+    return [
+        Phase(FIND, FIND_SECONDS),
+        *stages,
+        Phase(LOOK, 60.0),
+        Phase(WRITE, WRITE_SECONDS),
+    ]
+
+
+def packaged_weights() -> Path | None:
+    """The checkpoint that the package brings, where it brings one."""
+    if importlib.util.find_spec("minusface.weights") is None:
+        return None
+    path: Path | None = importlib.import_module("minusface.weights").default_checkpoint()
+    return None if path is None else find(path)
+
+
+def make_room(out: Path) -> None:
+    """Move the trainings of an earlier demo to ``previous/``, in the place of those before them.
+
+    A demo starts over rather than resume: its steps were planned for the time it had.
+
+    Raises:
+        MinusfaceError: the folder cannot be written to.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for task in STAGES:
+            old, kept = out / task, out / PREVIOUS / task
+            if old.is_dir():
+                shutil.rmtree(kept, ignore_errors=True)
+                kept.parent.mkdir(exist_ok=True)
+                old.rename(kept)
+    except OSError as error:
+        raise MinusfaceError(f"{out}: cannot write ({error.strerror or error})") from error
+
+
+def train_all(source: Source, out: Path, budget: Budget, seed: int, trail: Trail) -> list[Trained]:
+    """The three trainings, one after the other; the second and third lean on those before."""
+    trained = []
+    for task in STAGES:
+        trail.next(NAMES[task])
+        config = recipe(task, out, source.train, source.teacher, budget, seed)
+        share = budget.minutes * 60 / len(STAGES)
+        trained.append(train_stage(config, share, budget, trail.update))
+    return trained
+
+
+def evaluate(
+    source: Source, out: Path | None, checkpoint: Path, budget: Budget, seed: int, trail: Trail
+) -> tuple[dict[str, VerificationResult], Measured]:
+    """The unprotected recogniser and stage 1's of ``out``, if any, and protected images."""
+    rows, done = {}, 0.0
+    if out is not None:
+        done = PLAIN_PART
+        rows[UNPROTECTED] = measure_plain(
+            out / "plain", source, lambda part, note: trail.update(PLAIN_PART * part, note)
+        )
+    measured = measure_protected(
+        checkpoint,
+        None if out is None else out / "stage1",
+        source,
+        draws=budget.draws,
+        seed=seed,
+        similar=budget.similarity_crops,
+        show=lambda part, note: trail.update(done + (1 - done) * part, note),
+    )
+    if measured.residue is not None:
+        rows[RESIDUE] = measured.residue
+    return {**rows, PROTECTED: measured.floats, EIGHT_BIT: measured.eight_bit}, measured
+
+
+def agreement(recognizer: Recognizer, images: ProtectedImage) -> list[float]:
+    """Cosines between the templates of one crop's protected images."""
+    cosines = recognizer.embed(images)
+    table = cosines.similarity(cosines)
+    return [float(table[i, j]) for i, j in combinations(range(len(images)), 2)]
+
+
+def write(found: Findings, pictures: Pictures) -> None:
+    """Pictures, results and report, each whole or not at all; the report last."""
+    out = found.report.parent
+    for name, image in pictures.files().items():
+        write_atomically(out / "pictures" / f"{name}.png", png(image))
+    write_atomically(out / "results.json", (json.dumps(found.as_json(), indent=1) + "\n").encode())
+    write_atomically(found.report, report(found, pictures).encode("utf-8", "replace"))
