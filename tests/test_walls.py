@@ -31,8 +31,19 @@ def name_of(path: Path) -> str:
 MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def statements(tree: ast.Module, *, nested: bool) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Import statements: all, or those that run when the module is imported."""
+def lazy_names() -> dict[str, str]:
+    """Names that the package imports when they are asked for, and the modules they come from."""
+    for node in ast.parse(MODULES["minusface"].read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_HOMES":
+            homes: dict[str, str] = ast.literal_eval(node.value)
+            return {name: f"minusface.{home}" for name, home in homes.items()}
+    return {}
+
+
+def statements(
+    tree: ast.Module, *, nested: bool = True, typing: bool = False
+) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Import statements: those within functions too (nested), and those that never run (typing)."""
     todo: list[ast.AST] = [tree]
     while todo:
         node = todo.pop()
@@ -41,15 +52,16 @@ def statements(tree: ast.Module, *, nested: bool) -> Iterator[ast.Import | ast.I
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not nested:
             continue
         elif isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
-            todo.extend(node.orelse if not nested else ast.iter_child_nodes(node))
+            todo.extend(ast.iter_child_nodes(node) if typing else node.orelse)
         else:
             todo.extend(ast.iter_child_nodes(node))
 
 
-def imports(module: str, *, nested: bool = True) -> set[str]:
+def imports(module: str, *, nested: bool = True, typing: bool = False) -> set[str]:
     """What a module imports, as dotted names; of ``from a import b`` both a and, where a module, a.b."""
-    path, found = MODULES[module], set()
-    for node in statements(ast.parse(path.read_text(encoding="utf-8")), nested=nested):
+    path, found, lazy = MODULES[module], set(), lazy_names()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in statements(tree, nested=nested, typing=typing):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
             continue
@@ -60,6 +72,8 @@ def imports(module: str, *, nested: bool = True) -> set[str]:
             base = ".".join([*stem, *([base] if base else [])])
         found.add(base)
         found |= {f"{base}.{a.name}" for a in node.names if f"{base}.{a.name}" in MODULES}
+        if base == "minusface":
+            found |= {lazy[a.name] for a in node.names if a.name in lazy}
     return found
 
 
@@ -105,6 +119,10 @@ def test_the_walk_sees_what_it_should() -> None:
 
     assert names(nested=False) == {"a", "c", "d", "e"}
     assert names(nested=True) == {"a", "b", "c", "d", "e"}
+    hidden = ast.parse("if TYPE_CHECKING:\n    import a\nelse:\n    import b\n")
+    assert len(list(statements(hidden))) == 1
+    assert len(list(statements(hidden, typing=True))) == 2
+    assert lazy_names().get("Protector", "minusface.protect") == "minusface.protect"
 
 
 @pytest.mark.parametrize("module", modules_of(*SERVER_SIDE))
@@ -112,6 +130,19 @@ def test_the_server_side_never_meets_a_photo(module: str) -> None:
     came_from = reached(module)
     for name in came_from:
         assert not name.startswith(CLIENT_SIDE), chain(came_from, name)
+    # Not even for its types, nor past this reading of the sources.
+    for name in imports(module, typing=True):
+        assert not name.startswith(CLIENT_SIDE), f"{name} <- {module}"
+        assert name.split(".")[0] != "importlib", module
+
+
+def test_nor_when_it_is_imported() -> None:
+    packages = [p for p in SERVER_SIDE if f"minusface.{p}" in MODULES]
+    loads = "; ".join(f"import minusface.{package}" for package in packages)
+    code = f"{loads}; import sys; print([m for m in sys.modules if m.startswith({CLIENT_SIDE})])"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert result.stdout.strip() == "[]"
 
 
 def test_the_loop_knows_nothing_of_faces() -> None:

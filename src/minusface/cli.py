@@ -1,84 +1,84 @@
 """The command line: a verb is a typed function, imported when it is asked for.
 
-A function's signature gives the flags, its docstring the help. Nothing here imports torch.
+Nothing here imports torch, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib
-import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from minusface import __version__
 from minusface.errors import MinusfaceError, choice_error
 
-# verb: (module:function, summary, positional arguments, needs much memory)
-VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "demo": ("demo:demo", "the whole journey on one photo, with a report to look at", ()),
-    "protect": ("protect:protect", "photos or crops to protected images", ("inputs",)),
-    "train": (
-        "train:train",
-        "train a recogniser, stage 1 or stage 2 from a YAML file",
-        ("config",),
-    ),
-    "evaluate": (
-        "evaluate:evaluate",
-        "accuracy of checkpoints on a list of pairs",
-        ("checkpoints",),
-    ),
-    "inspect": ("inspect:inspect", "what a checkpoint, a face folder or an image holds", ("path",)),
-}
 USAGE_ERROR = 2
 INTERRUPTED = 130
 
 
+class Verb(NamedTuple):
+    """One command."""
+
+    where: str
+    """``module:function`` in :mod:`minusface.commands`."""
+    summary: str
+    positional: tuple[str, ...] = ()
+    """Parameters that stand without a flag."""
+
+
+VERBS = {
+    "demo": Verb("demo:demo", "the whole journey on one photo, with a report to look at"),
+    "protect": Verb("protect:protect", "photos or crops to protected images", ("inputs",)),
+    "train": Verb("train:train", "train a baseline, stage 1 or stage 2 from a YAML file"),
+    "evaluate": Verb(
+        "evaluate:evaluate", "accuracy of checkpoints on a list of pairs", ("checkpoints",)
+    ),
+    "inspect": Verb(
+        "inspect:inspect", "what a checkpoint, a face folder or an image holds", ("path",)
+    ),
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code: 0, 2 for bad input (one line on stderr), 130 for Ctrl-C."""
+    """Run a command.
+
+    Bad input and a full disk are told in one line on stderr; with ``MINUSFACE_DEBUG=1`` in the
+    environment the traceback is shown instead.
+
+    Returns:
+        The exit code: 0, 2 for bad input, 130 after Ctrl-C.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(arguments)
-    except (MinusfaceError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            # The reader left, as `head` does; nothing is left to say.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            return 0
-        if os.environ.get("MINUSFACE_DEBUG"):
+        code = _dispatch(arguments)
+        # Here rather than at exit, where a reader that left could no longer be handled.
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _silence()
+        return 0
+    except (MinusfaceError, OSError, MemoryError) as error:
+        if os.environ.get("MINUSFACE_DEBUG", "0") not in ("", "0"):
             raise
-        return _fail(_one_line(error))
+        return _fail(error)
     except KeyboardInterrupt:
-        print("minusface: stopped", file=sys.stderr)
+        print("\nminusface: stopped", file=sys.stderr)
         return INTERRUPTED
     except SystemExit as error:
-        return error.code if isinstance(error.code, int) else USAGE_ERROR
+        return error.code if isinstance(error.code, int) else USAGE_ERROR if error.code else 0
 
 
-def _dispatch(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0
-    verb, *rest = arguments
-    if verb in ("-V", "--version"):
-        print(f"minusface {__version__}")
-        return 0
-    if verb not in VERBS:
-        raise choice_error("command", verb, VERBS)
-    where, _, positional = VERBS[verb]
-    module, name = where.split(":")
-    function = getattr(importlib.import_module(f"minusface.commands.{module}"), name)
-    options = parse(verb, function, positional, rest)
-    if options is None:
-        return 0
-    return int(function(**options) or 0)
+def run() -> None:
+    """Entry point of the installed command."""
+    sys.exit(main())
 
 
 def usage() -> str:
     """The top-level help."""
     width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {verb:<{width}}  {summary}" for verb, (_, summary, _) in VERBS.items())
+    verbs = "\n".join(f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items())
     return (
         "usage: minusface COMMAND ...\n\n"
         "Privacy-preserving face recognition: the photo stays, a noise-like image is recognised.\n\n"
@@ -88,91 +88,43 @@ def usage() -> str:
     )
 
 
-def parse(
-    verb: str, function: Callable[..., Any], positional: Sequence[str], arguments: list[str]
-) -> dict[str, Any] | None:
-    """Keyword arguments of a verb's function from its command line; None after printing help.
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    name, *rest = arguments
+    if name in ("-V", "--version"):
+        print(f"minusface {__version__}")
+        return 0
+    if name not in VERBS:
+        raise choice_error("command", name, VERBS)
+    module, _, function_name = VERBS[name].where.partition(":")
+    function = getattr(importlib.import_module(f"minusface.commands.{module}"), function_name)
+    # A verb whose flags are not its parameters brings a parser of its own.
+    own = getattr(function, "parse", None)
+    if own is not None:
+        options = own(rest)
+    else:
+        from minusface.arguments import parse
 
-    Raises:
-        MinusfaceError: an unknown flag (the nearest is named), a missing or ill-typed value.
-    """
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    if hasattr(function, "parse"):
-        parsed: dict[str, Any] | None = function.parse(arguments)
-        return parsed
-    parser = ArgumentParser(prog=f"minusface {verb}", exit_on_error=False)
-    parser.description = inspect.getdoc(function)
-    skip: set[str | int] = set(positional)
-    for name in positional:
-        parameter = inspect.signature(function).parameters[name]
-        many = "list" in str(parameter.annotation)
-        parser.add_argument(name, nargs="+" if many else None, type=str, help="see above")
-    parser.add_function_arguments(function, skip=skip)
-    if {"-h", "--help"} & set(arguments):
-        parser.print_help()
-        return None
-    try:
-        namespace = parser.parse_args(_flags(function, arguments))
-    except ArgumentError as error:
-        known = [f"--{name}" for name in inspect.signature(function).parameters if name not in skip]
-        raise explain(error, arguments, known) from error
-    return {
-        key: value for key, value in vars(namespace).items() if key != "config" or "config" in skip
-    }
+        options = parse(f"minusface {name}", function, VERBS[name].positional, rest)
+    return 0 if options is None else int(function(**options) or 0)
 
 
-def _flags(function: Callable[..., Any], arguments: list[str]) -> list[str]:
-    """Let ``--json`` stand alone for booleans: jsonargparse wants ``--json true``."""
-    booleans = {
-        f"--{name.replace('_', '-')}"
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.annotation in (bool, "bool")
-    }
-    result = []
-    for number, argument in enumerate(arguments):
-        following = arguments[number + 1] if number + 1 < len(arguments) else ""
-        name, equals, value = argument.partition("=")
-        # Both --all-faces and --all_faces are understood.
-        flag = "--" + name[2:].replace("_", "-") if name.startswith("--") else name
-        result.append(
-            "--" + flag[2:].replace("-", "_") + equals + value if name[:2] == "--" else argument
-        )
-        if flag in booleans and not equals and following.lower() not in ("true", "false"):
-            result.append("true")
-    return result
-
-
-def explain(error: Exception, arguments: Sequence[str], known: Sequence[str]) -> MinusfaceError:
-    """An argument error in one line, naming the nearest flag where one is unknown."""
-    text = _one_line(error)
-    if "unrecognized arguments" in text or "not accepted" in text:
-        words = [word.split("=")[0] for word in arguments if word.startswith("--")]
-        unknown = [
-            word
-            for word in words
-            if word.replace("-", "_") not in {k.replace("-", "_") for k in known}
-        ]
-        if unknown:
-            return choice_error("option", unknown[0], known)
-    return MinusfaceError(text)
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """A hint at the nearest known name, or nothing."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _fail(message: str) -> int:
-    print(f"minusface: {message}", file=sys.stderr)
+def _fail(error: BaseException) -> int:
+    message = " ".join(str(error).split())
+    if isinstance(error, OSError) and not isinstance(error, MinusfaceError):
+        named = f"{error.filename}: " if error.filename else ""
+        message = f"{named}{error.strerror or message}"
+    elif isinstance(error, MemoryError):
+        message = f"out of memory; smaller batches need less ({message})"
+    print(f"minusface: {message or type(error).__name__}", file=sys.stderr)
     return USAGE_ERROR
 
 
-def run() -> None:
-    """Entry point of the installed command."""
-    sys.exit(main())
+def _silence() -> None:
+    """The reader left, as `head` does: nothing is left to say, at exit neither."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        return

@@ -127,7 +127,7 @@ class ScheduleConfig:
     """step (the paper: a tenth at each milestone) or cosine to zero."""
     warmup: float = 0.0
     """Epochs of linear rise from zero."""
-    milestones: tuple[float, ...] = (10, 18, 22)
+    milestones: tuple[float, ...] = (10.0, 18.0, 22.0)
     """Epochs at which step multiplies by gamma."""
     gamma: float = 0.1
     """Factor of step at a milestone."""
@@ -181,7 +181,7 @@ class TrainConfig:
     """Folder of the run: config.yaml, log.jsonl, last/, best/."""
     seed: int = 0
     """Every random draw comes from it."""
-    epochs: float = 24
+    epochs: float = 24.0
     """How often each image is seen."""
     batch_size: int = 64
     """Images a step; in stage 2 each is shown under several permutations in the same step."""

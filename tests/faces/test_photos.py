@@ -71,6 +71,12 @@ def test_truncated_files_are_refused(tmp_path: Path, ending: str, keep: float) -
         read_photo(path)
 
 
+def test_bytes_after_the_end_do_not_matter(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jpg", RED_LEFT)
+    path.write_bytes(path.read_bytes() + b"\xff\xda" + bytes(range(256)) * 40)
+    assert read_photo(path).shape == (40, 60, 3)
+
+
 def test_other_refusals(tmp_path: Path) -> None:
     def refused(path: Path) -> str:
         with pytest.raises(MinusfaceError) as caught:

@@ -549,7 +549,9 @@ def test_refusal_of_a_stage_one_start_of_another_width(stage_one: Path) -> None:
     refused(lambda: build_task(config, CLASSES, None), str(stage_one))
 
 
-@pytest.mark.xfail(strict=True, reason="what only a config typed by hand in Python can hold")
+@pytest.mark.xfail(
+    strict=True, reason="build_task lets settings pass that fail later, or train something else"
+)
 @pytest.mark.parametrize(
     "changes",
     [

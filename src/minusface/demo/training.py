@@ -34,7 +34,7 @@ from minusface.train.run import open_faces, train
 STAGES: tuple[TaskName, ...] = ("plain", "stage1", "stage2")
 # A machine that becomes busier after its speed was measured may use this much more than its share.
 PATIENCE = 1.25
-LOG_SECONDS = 1.5
+LOG_SECONDS, LOG_LINES = 1.5, 40
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,8 @@ def train_stage(
     planned = replace(
         config,
         epochs=steps / per_epoch,
-        log_every=max(1, min(round(LOG_SECONDS / pace), steps)),
+        # Often enough to notice, and end, a run much slower than it promised to be.
+        log_every=max(1, min(round(LOG_SECONDS / pace), steps // LOG_LINES)),
     )
     watch = _Watch(time.monotonic() + max(left, 1.0) * PATIENCE, show)
     outcome = train(planned, report=watch)

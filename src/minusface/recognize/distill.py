@@ -155,7 +155,7 @@ class OnnxTeacher:
             import onnxruntime
         except ImportError as error:
             raise MinusfaceError(
-                'an ONNX teacher needs onnxruntime: pip install "minusface[faces]"'
+                'an ONNX teacher needs onnxruntime: pip install "minusface[teacher]"'
             ) from error
         self.path = str(path)
         if not Path(path).is_file():

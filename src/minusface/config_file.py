@@ -1,0 +1,176 @@
+"""Training configs from YAML files and dotted overrides. No torch here."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from minusface.arguments import nearest, tidy
+from minusface.config import TrainConfig
+from minusface.errors import MinusfaceError
+
+
+def read_config(path: str | Path | None, overrides: Sequence[str] = ()) -> TrainConfig:
+    """The config in a YAML file, with overrides.
+
+    Args:
+        path: a YAML file; None: the defaults.
+        overrides: ``optimizer.lr=0.01``, each one key and value; the last of a key wins.
+
+    Raises:
+        MinusfaceError: unreadable, a key it does not know (the nearest is named), or a value of another
+            type.
+    """
+    from jsonargparse import ArgumentError
+
+    parser = config_parser()
+    where = "" if path is None else f"{path}: "
+    try:
+        values = parser.parse_object({} if path is None else _mapping(path))
+        where = ""
+        values = parser.parse_args([f"--{override}" for override in overrides], namespace=values)
+        # Its newer name first: the older one is on its way out.
+        instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
+        config = TrainConfig(**vars(instantiate(values)))
+    except (ArgumentError, TypeError) as error:
+        raise MinusfaceError(where + tidy(error)) from error
+    _check_values(config, where)
+    return config
+
+
+def config_parser() -> Any:
+    """A parser whose options are the config's dotted keys."""
+    from jsonargparse import ArgumentParser, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(prog="minusface train", exit_on_error=False, usage="")
+    parser.add_class_arguments(TrainConfig)
+    return parser
+
+
+def config_yaml(config: TrainConfig) -> str:
+    """Every setting as YAML, as :func:`read_config` reads it."""
+    raw = dataclasses.asdict(config)
+    raw["schedule"]["milestones"] = list(config.schedule.milestones)
+    return yaml.safe_dump(raw, sort_keys=False)
+
+
+def known_keys() -> list[str]:
+    """All dotted keys of a config."""
+    return [key for key, _, _ in _settings(TrainConfig())]
+
+
+def is_switch(key: str) -> bool:
+    """Whether a key holds true or false."""
+    return any(name == key and hint is bool for name, hint, _ in _settings(TrainConfig()))
+
+
+def check_key(key: str, where: str = "") -> None:
+    """Refuse a key that a config does not have.
+
+    Raises:
+        MinusfaceError: naming the nearest one.
+    """
+    known = known_keys()
+    if key not in known:
+        groups = {name.split(".")[0] for name in known if "." in name}
+        hint = f"; it is a group: {key}.NAME" if key in groups else nearest(key, known)
+        raise MinusfaceError(f"{where}unknown key {key!r}{hint} (minusface train --help lists all)")
+
+
+def useless(config: TrainConfig) -> list[str]:
+    """Settings that differ from their defaults and have no effect, a line each."""
+    reasons: dict[str, str] = {}
+    task, two_parts = f"task is {config.task}", config.task in ("stage1", "toy")
+    if config.task != "stage2":
+        reasons["stage2."] = task
+    if not two_parts:
+        reasons |= {"loss.": task, "optimizer.generator_factor": task}
+    if config.task == "plain":
+        reasons |= {"generator.": task, "start.generator": task, "codec.name": task}
+        reasons["codec.ratio"] = task
+    if two_parts:
+        reasons["recognizer.input"] = f"{task}: features are never transformed"
+    if config.head.weight == 0:
+        reasons["head."] = "head.weight is 0"
+    if config.distill.teacher is None:
+        reasons["distill."] = "distill.teacher is not given"
+    if config.loss.sparsity == 0:
+        reasons["loss.sparsity_target"] = "loss.sparsity is 0"
+    if config.stage2.obfuscation != "mask":
+        reasons["stage2.mask_fraction"] = "stage2.obfuscation is shuffle"
+    if config.stage2.permutations == 1:
+        reasons["stage2.consistency"] = "stage2.permutations is 1"
+    if config.schedule.name == "cosine":
+        reasons |= dict.fromkeys(("schedule.milestones", "schedule.gamma"), "schedule is cosine")
+    if config.data.faces.startswith("synthetic"):
+        reasons["data.people"] = "the faces are synthetic"
+    elif config.evaluation.pairs is None:
+        reasons["evaluation."] = "evaluation.pairs is not given"
+    defaults = {key: value for key, _, value in _settings(TrainConfig())}
+    lines = []
+    for key, _, value in _settings(config):
+        reason = next((why for start, why in reasons.items() if key.startswith(start)), None)
+        switch = key == "head.weight"
+        if reason is not None and value != defaults[key] and not switch:
+            lines.append(f"{key} has no effect: {reason}")
+    return lines
+
+
+def _settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(dotted key, type, value) of every setting."""
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _settings(value, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, hints[field.name], value
+
+
+def _mapping(path: str | Path) -> dict[str, Any]:
+    """A YAML file of known keys."""
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "no UTF-8 text"
+        raise MinusfaceError(f"{path}: cannot read ({reason})") from error
+    except yaml.YAMLError as error:
+        raise MinusfaceError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(raw, dict):
+        kind = "nothing" if raw is None else type(raw).__name__
+        raise MinusfaceError(f"{path}: expected keys and values, found {kind}")
+    groups = {key.split(".")[0] for key in known_keys() if "." in key}
+    for key, value in raw.items():
+        if key not in groups:
+            check_key(str(key), f"{path}: ")
+        elif not isinstance(value, dict):
+            raise MinusfaceError(f"{path}: {key}: expected keys and values, got {value!r}")
+        else:
+            for inner in value:
+                check_key(f"{key}.{inner}", f"{path}: ")
+    return raw
+
+
+def _check_values(config: TrainConfig, where: str) -> None:
+    """Refuse null where it means nothing, and numbers that no run can have."""
+    for key, hint, value in _settings(config):
+        optional = isinstance(hint, types.UnionType) and type(None) in hint.__args__
+        if value is None and not optional:
+            raise MinusfaceError(f"{where}{key}: expected a value, got null")
+    for key, number in (
+        ("epochs", config.epochs),
+        ("batch_size", config.batch_size),
+        ("log_every", config.log_every),
+        ("save_every", config.save_every),
+        ("stage2.permutations", config.stage2.permutations),
+        ("stage2.n_duplicate", config.stage2.n_duplicate),
+    ):
+        if not number > 0:
+            raise MinusfaceError(f"{where}{key}: expected more than 0, got {number}")
