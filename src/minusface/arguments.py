@@ -64,7 +64,7 @@ def build_parser(
     parser = ArgumentParser(prog=prog, description=description, exit_on_error=False)
     for name, parameter in inspect.signature(function).parameters.items():
         hint, words = hints[name], helps[name]
-        many = typing.get_origin(hint) is list
+        many = list in (typing.get_origin(hint), *map(typing.get_origin, typing.get_args(hint)))
         flag = flag_of(name)
         required = parameter.default is inspect.Parameter.empty
         if name in positional:

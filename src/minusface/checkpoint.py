@@ -8,6 +8,7 @@ checkpoint into the new one, and a crash at any moment leaves one of the two who
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -69,7 +70,8 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise MinusfaceError(f"{path}: cannot write ({error.strerror or error})") from error
 
 
@@ -124,12 +126,29 @@ def load_card(path: Path | str) -> Card:
     file = find(path) / CARD
     try:
         raw = json.loads(file.read_bytes())
+        if isinstance(raw, dict) and raw.get("format", FORMAT) != FORMAT:
+            raise MinusfaceError(
+                f"{file}: format {raw['format']}, this version reads format {FORMAT}"
+            )
         card = Card(**raw)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, TypeError) as error:
+        _check_card(card)
+    except MinusfaceError:
+        raise
+    except (OSError, ValueError, TypeError) as error:
         raise MinusfaceError(f"{file}: damaged card ({error})") from error
-    if card.format != FORMAT:
-        raise MinusfaceError(f"{file}: format {card.format}, this version reads format {FORMAT}")
     return card
+
+
+def _check_card(card: Card) -> None:
+    """TypeError where a field is not what a card holds."""
+    for name in ("model", "config", "metrics", "data", "versions", "files"):
+        if not isinstance(getattr(card, name), dict):
+            raise TypeError(f"{name} is no mapping")
+    if not isinstance(card.task, str):
+        raise TypeError("task is no word")
+    for part, entry in card.files.items():
+        if not isinstance(entry, dict) or not {"name", "sha256", "bytes"} <= entry.keys():
+            raise TypeError(f"files.{part} lacks name, sha256 or bytes")
 
 
 def load_part(path: Path | str, part: str = "model", prefix: str = "") -> dict[str, Tensor]:

@@ -174,3 +174,19 @@ def _check_values(config: TrainConfig, where: str) -> None:
     ):
         if not number > 0:
             raise MinusfaceError(f"{where}{key}: expected more than 0, got {number}")
+    optimizer = config.optimizer
+    for key, least in (
+        ("optimizer.lr", optimizer.lr),
+        ("optimizer.generator_factor", optimizer.generator_factor),
+        ("optimizer.momentum", optimizer.momentum),
+        ("optimizer.weight_decay", optimizer.weight_decay),
+        ("data.shift", config.data.shift),
+        ("data.workers", config.data.workers),
+        ("seed", config.seed),
+    ):
+        if not least >= 0:
+            raise MinusfaceError(f"{where}{key}: expected 0 or more, got {least}")
+    if optimizer.momentum >= 1:
+        raise MinusfaceError(
+            f"{where}optimizer.momentum: expected less than 1, got {optimizer.momentum}"
+        )

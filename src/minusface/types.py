@@ -65,7 +65,11 @@ class FaceCrop:
     @classmethod
     def from_uint8(cls, images: UInt8 | Sequence[UInt8]) -> FaceCrop:
         """From RGB bytes, (H, W, 3) or (B, H, W, 3) or a list of (H, W, 3) of one size."""
-        stack = np.stack(images) if not isinstance(images, np.ndarray) else images
+        if not isinstance(images, np.ndarray):
+            if len({image.shape for image in images}) != 1:
+                raise MinusfaceError("face crops of different sizes, or none, in one batch")
+            images = np.stack(images)
+        stack = images
         if stack.ndim == 3:
             stack = stack[None]
         if stack.ndim != 4 or stack.shape[-1] != 3 or stack.dtype != np.uint8:
@@ -134,6 +138,8 @@ class ProtectedImage:
     @classmethod
     def from_png(cls, files: Sequence[bytes]) -> ProtectedImage:
         """From PNG files as written by :meth:`to_png`."""
+        if not files:
+            raise MinusfaceError("protected images: none given, expected one PNG or more")
         images = []
         for number, data in enumerate(files):
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from minusface.data.pen import TEMPLATE, Pen, corner_lift, mouth_half
 from minusface.data.portrait import draw_face
 from minusface.errors import MinusfaceError
 
-# One of each: a bald man without beard or glasses to change one thing of at a time.
+# Nothing hides anything: to change one thing at a time.
 PLAIN = dataclasses.replace(
     Identity.draw(np.random.default_rng(0)),
     hair="bald", beard="none", glasses="none", freckles=(), marks=(), age=0.0,
@@ -109,7 +110,8 @@ def test_looks_differ_more_with_strength() -> None:
 def test_each_trait_shows(change: dict[str, object]) -> None:
     assert PLAIN.hair == "bald"
     other = dataclasses.replace(PLAIN, **change)  # type: ignore[arg-type]
-    assert difference(draw_face(PLAIN, Look()), draw_face(other, Look())) > 0.01
+    changed = draw_face(PLAIN, Look()) != draw_face(other, Look())
+    assert changed.any(axis=2).sum() >= 8
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,7 @@ def test_each_trait_shows(change: dict[str, object]) -> None:
         {"smile": 1.0}, {"mouth_open": 1.0}, {"brow_raise": -1.0}, {"eye_open": 0.3},
         {"gaze": (2.0, 0.0)}, {"light": (0.5, 0.0)}, {"exposure": 0.6}, {"cast": (1.1, 1.0, 0.9)},
         {"contrast": 0.8}, {"blur": 1.0}, {"noise": 8.0}, {"occlusion": (20.0, 60.0, 20.0, 0.0)},
-        {"background": (250.0, 20.0, 20.0)}, {"clothes": (250.0, 20.0, 20.0)},
+        {"background": (250.0, 20.0, 20.0)},
     ],
     ids=str,
 )  # fmt: skip
@@ -169,10 +171,8 @@ def test_a_pupil_is_dark_where_the_template_has_an_eye() -> None:
         assert around.min() < 0.35 * image[60:66, 30:36].mean()
 
 
-@pytest.mark.parametrize("size", [16, 32, 111, 160])
+@pytest.mark.parametrize("size", [48, 96, 111, 160])
 def test_other_sizes_show_the_same_face(size: int) -> None:
-    import cv2
-
     look = Look(yaw=0.2)
     image = draw_face(PLAIN, look, size)
     assert image.shape == (size, size, 3)

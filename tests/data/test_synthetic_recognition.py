@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -35,7 +36,7 @@ def standardized(pixels: np.ndarray) -> torch.Tensor:
 def network(generator: torch.Generator) -> nn.Sequential:
     layers: list[nn.Module] = []
     widths = (3, 24, 48, 96, 128)
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in pairwise(widths):
         layers += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
     net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * 9, 64), nn.BatchNorm1d(64))
     for module in net.modules():

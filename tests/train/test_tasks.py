@@ -539,19 +539,11 @@ def test_refusal_of_a_warm_start_from_another_backbone(stage_one: Path) -> None:
     refused(lambda: build_task(config, CLASSES, None), "another backbone than mobilefacenet")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=RuntimeError,
-    reason="build_task copies start.generator with load_state_dict, unchecked: torch's many lines",
-)
 def test_refusal_of_a_stage_one_start_of_another_width(stage_one: Path) -> None:
     config = settings(generator=GeneratorConfig(8), start=StartConfig(generator=str(stage_one)))
     refused(lambda: build_task(config, CLASSES, None), str(stage_one))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="build_task lets settings pass that fail later, or train something else"
-)
 @pytest.mark.parametrize(
     "changes",
     [

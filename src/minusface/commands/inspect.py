@@ -2,97 +2,172 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+# So many images are decoded unless all are asked for.
+SAMPLE = 1000
+LISTED = 20
+Found = dict[str, Any]
 
-def inspect(path: str, json: bool = False) -> int:
+
+def inspect(path: str, all: bool = False, json: bool = False) -> int:
     """Tell what a checkpoint, a folder of faces or an image holds.
 
+    The exit code is 2 where a checkpoint's file is damaged or an image cannot be read.
+
     Args:
-        path: a checkpoint or run folder, a folder with a folder a person, or an image file.
+        path: a checkpoint or run folder, a folder with a folder a person, a folder of images, or an
+            image file.
+        all: decode every image of a folder, not just 1000 spread over it.
         json: print it as JSON.
     """
     import json as jsons
 
     from minusface.checkpoint import CARD
+    from minusface.errors import MinusfaceError
 
     place = Path(path)
-    if place.is_file() and place.name != CARD:
-        found = _image(place)
-    elif any(
-        (folder / CARD).is_file()
-        for folder in (place, place / "best", place / "last", place.parent)
-    ):
-        found = _checkpoint(place)
+    if not place.exists():
+        raise MinusfaceError(f"{path}: no such file or folder")
+    cards = (place, place / CARD, place / "best" / CARD, place / "last" / CARD)
+    if any(card.name == CARD and card.is_file() for card in cards):
+        found, damaged = _checkpoint(place)
+    elif place.is_file():
+        found, damaged = _image(place), False
     else:
-        found = _faces(place)
-    if json:
-        print(jsons.dumps(found, indent=1))
-        return 0
-    width = max(map(len, found))
+        found, damaged = _folder(place, all)
+    print(jsons.dumps(found, indent=1) if json else _table(found))
+    return 2 if damaged else 0
+
+
+def _table(found: Found) -> str:
+    """Keys and values in two columns; what is nested further in a line each."""
+    rows: list[tuple[str, str]] = []
     for key, value in found.items():
-        print(f"{key:<{width}}  {value}")
-    return 0
+        if isinstance(value, dict):
+            nested = {k: v for k, v in value.items() if v is not None and v != {}}
+            rows += [(f"{key}.{name}", _words(inner)) for name, inner in nested.items()]
+        elif isinstance(value, list):
+            rows += [(key if number == 0 else "", _words(v)) for number, v in enumerate(value)]
+            rows += [] if value else [(key, "none")]
+        else:
+            rows.append((key, _words(value)))
+    width = max(len(key) for key, _ in rows)
+    return "\n".join(f"{key:<{width}}  {value}" for key, value in rows)
 
 
-def _checkpoint(path: Path) -> dict[str, Any]:
-    """A card, in few lines; every file's hash is checked."""
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {inner}" for key, inner in value.items())
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:,}" if type(value) is int else str(value)
+
+
+def _checkpoint(path: Path) -> tuple[Found, bool]:
+    """A card in few lines, every file checked against its hash; and whether one is damaged."""
     from minusface import checkpoint
+    from minusface.errors import MinusfaceError
 
     folder = checkpoint.find(path)
     card = checkpoint.load_card(folder)
-    found: dict[str, Any] = {"checkpoint": str(folder), "task": card.task}
-    found |= {name: value for name, value in card.model.items() if value is not None}
+    model = {key: value for key, value in card.model.items() if value is not None}
+    parameters: dict[str, int] = {}
+    files: dict[str, str] = {}
+    damaged = False
     for part, entry in card.files.items():
-        tensors = checkpoint.load_part(folder, part)
-        numbers = sum(t.numel() for t in tensors.values())
-        found[f"{part} file"] = (
-            f"{entry['name']}: {len(tensors)} tensors, {numbers:,} numbers, hash holds"
-        )
+        try:
+            tensors = checkpoint.load_part(folder, part)
+        except MinusfaceError as error:
+            files[part], damaged = f"DAMAGED: {error}", True
+            continue
+        files[part] = f"{entry['name']}, {entry['bytes']:,} bytes, hash holds"
         if part == "model":
-            for prefix in ("generator", "recognizer"):
-                inside = [t.numel() for name, t in tensors.items() if name.startswith(f"{prefix}.")]
-                if inside:
-                    found[f"{prefix} size"] = f"{sum(inside):,} numbers"
-    return {**found, "metrics": card.metrics, "data": card.data, "versions": card.versions}
+            parameters = _parameters({name: t.numel() for name, t in tensors.items()})
+    return {
+        "checkpoint": str(folder),
+        "task": card.task,
+        "model": model,
+        "parameters": parameters,
+        "metrics": card.metrics,
+        "data": card.data,
+        "versions": card.versions,
+        "files": files,
+    }, damaged
 
 
-def _faces(path: Path) -> dict[str, Any]:
-    """People, images, sizes, what cannot be read."""
+def _parameters(counts: dict[str, int]) -> dict[str, int]:
+    """Learned numbers by part, from the tensors' names; running statistics are not learned."""
+    running = ("running_mean", "running_var", "num_batches_tracked")
+    parts: Counter[str] = Counter()
+    for name, count in counts.items():
+        if not name.endswith(running):
+            parts[name.partition(".")[0]] += count
+    return dict(sorted(parts.items()))
+
+
+def _folder(path: Path, everything: bool) -> tuple[Found, bool]:
+    """People, images, sizes, formats, what cannot be read; and whether there is such."""
     import numpy as np
 
-    from minusface.data import FolderDataset, decode_image
-    from minusface.errors import MinusfaceError
-    from minusface.progress import bar
+    from minusface.data import FolderDataset
+    from minusface.faces import list_photos
 
+    if not any(entry.is_dir() and not entry.name.startswith(".") for entry in path.iterdir()):
+        files = list_photos([path])
+        looked, damaged = _look(files, everything)
+        return {"images": str(path), "count": len(files), **looked}, damaged
     dataset = FolderDataset(path)
-    sizes: dict[str, int] = {}
-    unreadable: list[str] = []
-    with bar("reading", len(dataset)) as advance:
-        for key in list(dataset.keys()):
-            advance(1)
-            try:
-                image = decode_image((path / key).read_bytes(), key)
-            except (MinusfaceError, OSError) as error:
-                unreadable.append(str(error))
-                continue
-            size = f"{image.shape[1]}x{image.shape[0]}"
-            sizes[size] = sizes.get(size, 0) + 1
     counts = np.bincount(dataset.labels, minlength=dataset.classes)
+    looked, damaged = _look([path / key for key in dataset.keys()], everything)  # noqa: SIM118
     return {
         "faces": str(path),
         "people": dataset.classes,
-        "images": len(dataset),
-        "images a person": f"{counts.min()} to {counts.max()}, median {np.median(counts):g}",
-        "people with one image": int((counts == 1).sum()),
-        "sizes": sizes,
-        "unreadable": unreadable,
+        "count": len(dataset),
+        "a person": {
+            "least": int(counts.min()),
+            "median": float(np.median(counts)),
+            "most": int(counts.max()),
+            "with one image": int((counts == 1).sum()),
+        },
+        **looked,
         "fingerprint": dataset.fingerprint(),
-    }
+    }, damaged
 
 
-def _image(path: Path) -> dict[str, Any]:
+def _look(files: Sequence[Path], everything: bool) -> tuple[Found, bool]:
+    """Formats of all files; sizes and damage of all or a thousand of them."""
+    from minusface.data import decode_image
+    from minusface.errors import MinusfaceError
+    from minusface.progress import bar
+
+    step = 1 if everything else max(1, -(-len(files) // SAMPLE))
+    chosen = files[::step]
+    sizes: Counter[str] = Counter()
+    unreadable: list[str] = []
+    with bar("reading", len(chosen)) as advance:
+        for file in chosen:
+            advance(1)
+            try:
+                image = decode_image(file.read_bytes(), str(file))
+            except (MinusfaceError, OSError) as error:
+                unreadable.append(str(error))
+                continue
+            sizes[f"{image.shape[1]}x{image.shape[0]}"] += 1
+    more = len(unreadable) - LISTED
+    listed = unreadable[:LISTED] + ([f"and {more} more"] if more > 0 else [])
+    return {
+        "formats": dict(Counter(file.suffix.lower().lstrip(".") for file in files).most_common()),
+        "decoded": f"{len(chosen)} of {len(files)}" + ("" if step == 1 else " (--all for each)"),
+        "sizes": dict(sizes.most_common(LISTED)),
+        "unreadable": listed,
+    }, bool(unreadable)
+
+
+def _image(path: Path) -> Found:
     """Size and colours of an image."""
     from minusface.faces import is_crop, read_photo
 
@@ -102,7 +177,7 @@ def _image(path: Path) -> dict[str, Any]:
     return {
         "image": str(path),
         "size": f"{width}x{height}",
-        "taken as": "a crop, as it is" if is_crop(photo) else "a photo: searched for faces",
-        "mean colour (RGB)": [round(v, 1) for v in pixels.mean(0).tolist()],
-        "standard deviation": [round(v, 1) for v in pixels.std(0).tolist()],
+        "protect takes it": "as a crop, as it is" if is_crop(photo) else "as a photo with a face",
+        "mean RGB": ", ".join(f"{v:.1f}" for v in pixels.mean(0)),
+        "deviation RGB": ", ".join(f"{v:.1f}" for v in pixels.std(0)),
     }

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minusface.protect import Protector
+    from minusface.types import UInt8
 
 
 def protect(
@@ -16,23 +20,21 @@ def protect(
 ) -> int:
     """Turn photos or crops into protected images, one lossless PNG each.
 
-    IN... are photos, aligned crops of exactly the model's size (112x112), or folders of either. In photos
-    the largest, most central face is taken. Each image is shuffled anew from the operating system's
-    entropy; the permutation is not kept. Inputs that fail are listed and the exit code is 2.
+    Images of exactly the model's size (112x112) are taken as aligned crops, others are searched for the
+    largest, most central face. Each is shuffled anew from the operating system's entropy; the permutation
+    is not kept. Inputs that fail are listed on stderr; the others are written, and the exit code is 2.
 
     Args:
-        inputs: photos, crops or folders.
-        out: folder for the PNGs.
-        checkpoint: a stage-1 or stage-2 checkpoint; by default the packaged weights.
-        seed: draw permutations from this seed and the file's name, for experiments only.
-        all_faces: protect every face of a photo.
-        json: print what was written as JSON.
+        inputs: photos, crops or folders of them.
+        out: folder for the PNGs, named as their inputs; a second of a name becomes NAME_2.
+        checkpoint: a stage-1 or stage-2 checkpoint or run folder; by default the packaged weights.
+        seed: draw permutations from this seed and the output's name: for experiments, not for protection.
+        all_faces: protect every face of a photo, as NAME_face1 and so on.
+        json: print what was written, and what failed, as JSON.
     """
     import json as jsons
     import sys
 
-    from minusface.errors import MinusfaceError
-    from minusface.faces import list_photos
     from minusface.memory import keep_freed_memory
     from minusface.progress import bar
     from minusface.protect import Protector
@@ -40,69 +42,99 @@ def protect(
 
     keep_freed_memory()
     protector = Protector.load(resolve(checkpoint))
-    files = list_photos(inputs)
+    files, failed = _files(inputs)
     if seed is not None:
         print(
-            "minusface: --seed makes permutations repeatable: for experiments only", file=sys.stderr
+            "minusface: warning: --seed makes permutations repeatable: for experiments only",
+            file=sys.stderr,
         )
-    written: list[str] = []
-    failed: list[str] = []
-    taken: set[str] = set()
+    run = _Run(protector, Path(out), seed, all_faces, files)
     with bar("protecting", len(files)) as advance:
         for file in files:
-            try:
-                written += _one(file, protector, Path(out), seed, all_faces, taken)
-            except MinusfaceError as error:
-                failed.append(str(error))
+            failed += run.protect(file)
             advance(1)
     for message in failed:
         print(f"minusface: {message}", file=sys.stderr)
     if json:
-        print(jsons.dumps({"written": written, "failed": failed}, indent=1))
+        print(jsons.dumps({"written": run.written, "failed": failed}, indent=1))
     else:
-        print(
-            f"{len(written)} protected images in {out}"
-            + (f", {len(failed)} failed" if failed else "")
-        )
-        if written:
-            print(f"next: minusface inspect {written[0]}")
+        for made in run.written:
+            print(f"{made['input']} -> {made['output']}")
+        count = f"{len(run.written)} protected" + (f", {len(failed)} failed" if failed else "")
+        print(count)
+        if run.written:
+            print(f"next: minusface inspect {run.written[0]['output']}")
     return 2 if failed else 0
 
 
-def _one(
-    file: Path, protector: Any, out: Path, seed: int | None, all_faces: bool, taken: set[str]
-) -> list[str]:
-    """Protect one file's faces; returns the paths written."""
-    import torch
+def _files(inputs: list[str]) -> tuple[list[Path], list[str]]:
+    """The image files meant, each once, and what is wrong with the other inputs."""
+    from minusface.errors import MinusfaceError
+    from minusface.faces import list_photos
 
-    from minusface.checkpoint import write_atomically
-    from minusface.faces import crops_from_files
-    from minusface.protect import permutation_of_key
-    from minusface.types import FaceCrop
+    files: dict[Path, Path] = {}
+    failed: list[str] = []
+    for given in inputs:
+        try:
+            for file in list_photos([given]):
+                files.setdefault(file.resolve(), file)
+        except MinusfaceError as error:
+            failed.append(str(error))
+    return list(files.values()), failed
 
-    size, copies, channels = (
-        protector.codec_config.size,
-        protector.n_duplicate,
-        protector.codec.channels,
-    )
-    written = []
-    for name, crop in crops_from_files([file], size=size, all_faces=all_faces):
+
+class _Run:
+    """Protecting one file after the other, each output under a name of its own."""
+
+    def __init__(
+        self, protector: Protector, out: Path, seed: int | None, all_faces: bool, files: list[Path]
+    ) -> None:
+        self.protector, self.out, self.seed, self.all_faces = protector, out, seed, all_faces
+        self.written: list[dict[str, str]] = []
+        # An output never replaces an input: `minusface protect me.png --out .` keeps the photo.
+        self.taken = {str(file.resolve()).casefold() for file in files}
+
+    def protect(self, file: Path) -> list[str]:
+        """Protect a file's faces; returns what went wrong, a line each.
+
+        Raises:
+            MinusfaceError: an output cannot be written, so that going on makes no sense.
+        """
+        from minusface.checkpoint import write_atomically
+        from minusface.errors import MinusfaceError
+        from minusface.faces import crops_from_files
+
+        size = self.protector.codec_config.size
+        try:
+            crops = list(crops_from_files([file], size=size, all_faces=self.all_faces))
+        except MinusfaceError as error:
+            return [str(error)]
+        for name, crop in crops:
+            path = self._free(name)
+            write_atomically(path, self._png(path.stem, crop))
+            self.written.append({"input": str(file), "output": str(path)})
+        return []
+
+    def _png(self, name: str, crop: UInt8) -> bytes:
+        import torch
+
+        from minusface.protect import permutation_of_key
+        from minusface.types import FaceCrop
+
         order = None
-        if seed is not None:
-            orders = [permutation_of_key([f"{name}#{i}"], channels, seed) for i in range(copies)]
+        if self.seed is not None:
+            copies, channels = self.protector.n_duplicate, self.protector.codec.channels
+            orders = [
+                permutation_of_key([f"{name}#{i}"], channels, self.seed) for i in range(copies)
+            ]
             order = torch.stack(orders, 1)
-        png = protector.protect(FaceCrop.from_uint8(crop), order).to_png()[0]
-        path = out / f"{_free(name, taken)}.png"
-        write_atomically(path, png)
-        written.append(str(path))
-    return written
+        return self.protector.protect(FaceCrop.from_uint8(crop), order).to_png()[0]
 
-
-def _free(name: str, taken: set[str]) -> str:
-    """A name not yet used: a.jpg and sub/a.jpg become a and a_2."""
-    number, free = 1, name
-    while free in taken:
-        number += 1
-        free = f"{name}_{number}"
-    taken.add(free)
-    return free
+    def _free(self, name: str) -> Path:
+        """A path not yet used: a.jpg and sub/a.jpg become a.png and a_2.png."""
+        number, path = 1, self.out / f"{name}.png"
+        while str(path.resolve()).casefold() in self.taken:
+            number += 1
+            path = self.out / f"{name}_{number}.png"
+        self.taken.add(str(path.resolve()).casefold())
+        return path

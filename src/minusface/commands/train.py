@@ -2,253 +2,188 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import itertools
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minusface.cli import explain
+from minusface.arguments import HELP
 from minusface.config import TrainConfig
-from minusface.errors import MinusfaceError, choice_error
+from minusface.config_file import (
+    check_key,
+    config_parser,
+    config_yaml,
+    is_switch,
+    read_config,
+    useless,
+)
+from minusface.errors import MinusfaceError
 
 if TYPE_CHECKING:
-    from minusface.train.loop import Progress
     from minusface.train.tasks import Task
 
-HELP = """usage: minusface train CONFIG.yaml [--resume] [--print-config] [--json] [--KEY VALUE ...]
+USAGE = """usage: minusface train [CONFIG.yaml] [--resume] [--print-config] [--json] [--KEY VALUE ...]
 
-Train a recogniser as a YAML file says; any of its keys can be overridden: --optimizer.lr 0.01.
-Writes OUT/config.yaml, OUT/log.jsonl, OUT/last and OUT/best. Ctrl-C saves; --resume goes on.
+Train as a YAML file says; without one, as the defaults below say. Any key can be overridden:
+--optimizer.lr 0.01. Writes OUT/config.yaml, OUT/log.jsonl, OUT/last and, where there are held-out
+pairs, OUT/best. Ctrl-C saves; --resume goes on to the losses of an unbroken run.
 
   --resume        go on from OUT/last
-  --print-config  print the whole config, and do nothing
+  --print-config  print the whole config, and train nothing
   --json          print the outcome as JSON
 
-keys:
-"""
+Keys:"""
+SWITCHES = ("resume", "print_config", "json")
+GROUP_FILE = "Path to a configuration file."
+INTERRUPTED = 130
 
 
-def train(config: TrainConfig, resume: bool, print_config: bool, json: bool) -> int:
-    """Run a training; see :data:`HELP`."""
-    import json as jsons
-    import sys
+def train(
+    config: TrainConfig,
+    resume: bool = False,
+    print_config: bool = False,
+    json: bool = False,
+    source: str | None = None,
+) -> int:
+    """Run a training and tell about it.
 
-    import yaml
-
+    Args:
+        config: everything of the run.
+        resume: go on from ``last/``.
+        print_config: print the config instead.
+        json: print the outcome as JSON.
+        source: the YAML file that the config came from, to name its successor.
+    """
     if print_config:
-        print(yaml.safe_dump(_plain(config), sort_keys=False), end="")
+        print(config_yaml(config), end="")
         return 0
+    from minusface.commands.training import TrainingReport, introduction
     from minusface.memory import keep_freed_memory
     from minusface.train.run import train as run
 
     keep_freed_memory()
-    for line in useless(config):
-        print(f"minusface: {line}", file=sys.stderr)
-    print(introduction(config), file=sys.stderr, flush=True)
-    reporter = _Reporter(config)
-    outcome = run(config, resume=resume, report=reporter, evaluate=reporter.evaluation())
-    reporter.close()
+    with contextlib.ExitStack() as stack:
+        report = stack.enter_context(TrainingReport(config))
+        for line in useless(config):
+            report.line(f"minusface: warning: {line}")
+        evaluate = _evaluation(config, report)
+        report.line(introduction(config, held_out=evaluate is not None))
+        outcome = run(config, resume=resume, report=report.step, evaluate=evaluate)
     if json:
+        import json as jsons
+
         print(jsons.dumps({"out": config.out, **dataclasses.asdict(outcome)}, indent=1))
     if outcome.interrupted:
-        print(f"stopped at step {outcome.step}, saved; go on with --resume", file=sys.stderr)
-        return 130
+        again = shlex.join(["minusface", "train", f"{config.out}/config.yaml", "--resume"])
+        print(f"stopped at step {outcome.step}; {config.out}/last is saved", file=sys.stderr)
+        print(f"go on with: {again}", file=sys.stderr)
+        return INTERRUPTED
     if not json:
-        print(f"done: {config.out}/last" + _scores(outcome.metrics))
-        print(f"next: {next_command(config)}")
+        print(_ending(config, outcome.metrics))
+        print(f"next: {next_command(config, source)}")
     return 0
 
 
 def parse(arguments: list[str]) -> dict[str, Any] | None:
-    """Keyword arguments of :func:`train` from a command line; None after printing help."""
-    from jsonargparse import ArgumentError
+    """Keyword arguments of :func:`train` from a command line; None after printing help.
 
-    parser = _parser()
-    if {"-h", "--help"} & set(arguments):
-        body = parser.format_help()
-        print(HELP + body[body.find("<class") if "<class" in body else 0 :])
+    Raises:
+        MinusfaceError: an unknown key or option (the nearest is named), or a bad file or value.
+    """
+    if HELP & set(arguments):
+        body = config_parser().format_help()
+        lines = body[body.index("One training run:") :].splitlines()[1:]
+        # Whole groups from files of their own are not offered here.
+        print("\n".join([USAGE, *(line for line in lines if GROUP_FILE not in line)]))
         return None
-    switches = {name: f"--{name.replace('_', '-')}" for name in ("resume", "print_config", "json")}
-    rest = [a for a in arguments if a not in switches.values()]
-    if rest and not rest[0].startswith("--"):
-        rest = ["--config", rest[0], *rest[1:]]
-    known = [f"--{key}" for key in known_keys()]
-    try:
-        for file in _config_files(rest):
-            check_keys(file)
-        namespace = parser.parse_args(rest)
-        values = dict(vars(parser.instantiate(namespace)))
-    except ArgumentError as error:
-        raise explain(error, rest, known) from error
-    values.pop("config", None)
-    options: dict[str, Any] = {name: flag in arguments for name, flag in switches.items()}
-    return {"config": TrainConfig(**values), **options}
+    switches = dict.fromkeys(SWITCHES, False)
+    path: str | None = None
+    overrides: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("-"):
+            if path is not None:
+                raise MinusfaceError(f"train: one config, got {path} and {argument}")
+            path = argument
+            continue
+        name, equals, value = argument.partition("=")
+        key = name.lstrip("-").replace("-", "_")
+        if key in SWITCHES and not equals:
+            switches[key] = True
+            continue
+        check_key(key)
+        if not equals:
+            if rest and not rest[0].startswith("--"):
+                value = rest.pop(0)
+            elif is_switch(key):
+                value = "true"
+            else:
+                raise MinusfaceError(f"{name}: expected a value after it")
+        overrides.append(f"{key}={value}")
+    return {"config": read_config(path, overrides), "source": path, **switches}
 
 
 train.parse = parse  # type: ignore[attr-defined]
 
 
-def _parser() -> Any:
-    from jsonargparse import ArgumentParser
+def _evaluation(config: TrainConfig, report: Any) -> Callable[[Task], dict[str, float]] | None:
+    """The held-out evaluation of the config, from a task to metrics; None where there is none."""
+    from minusface.evaluate.held_out import held_out
 
-    parser = ArgumentParser(prog="minusface train", exit_on_error=False)
-    parser.add_argument("--config", action="config", help="a YAML file")
-    parser.add_class_arguments(TrainConfig)
-    return parser
+    measure = held_out(config, report.evaluating)
+    if measure is None:
+        return None
 
+    def evaluate(task: Task) -> dict[str, float]:
+        found = measure(task.recognizer, task.protector)
+        report.evaluated(found)
+        return found
 
-def load_config(path: str) -> TrainConfig:
-    """The config in a YAML file.
-
-    Raises:
-        MinusfaceError: unreadable, or a key or value it does not know.
-    """
-    options = parse([path])
-    assert options is not None
-    config: TrainConfig = options["config"]
-    return config
+    return evaluate
 
 
-def known_keys(cls: Any = TrainConfig, prefix: str = "") -> list[str]:
-    """All dotted keys of a config."""
-    keys: list[str] = []
-    for field in dataclasses.fields(cls):
-        if dataclasses.is_dataclass(field.default_factory):
-            keys += known_keys(field.default_factory, f"{prefix}{field.name}.")
-        else:
-            keys.append(prefix + field.name)
-    return keys
+def _ending(config: TrainConfig, metrics: dict[str, Any]) -> str:
+    """Where the checkpoints lie and how good they are."""
+    from minusface import checkpoint
+
+    folder = checkpoint.find(config.out)
+    best = checkpoint.load_card(folder).metrics
+    lines = [f"done: {config.out}/last{words(metrics)}"]
+    if folder.name == "best":
+        lines.append(f"best: {folder}{words(best)} (step {best['step']})")
+    return "\n".join(lines)
 
 
-def check_keys(path: str) -> None:
-    """Refuse a YAML file with a key that a config does not have, naming the nearest one.
-
-    Raises:
-        MinusfaceError: unreadable, no mapping, or an unknown key.
-    """
-    import yaml
-
-    try:
-        with open(path, encoding="utf-8") as file:
-            raw = yaml.safe_load(file)
-    except (OSError, UnicodeDecodeError) as error:
-        raise MinusfaceError(
-            f"{path}: cannot read ({getattr(error, 'strerror', error)})"
-        ) from error
-    except yaml.YAMLError as error:
-        raise MinusfaceError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(raw, dict):
-        raise MinusfaceError(f"{path}: expected keys and values, found {type(raw).__name__}")
-    known = known_keys()
-    groups = {key.split(".")[0] for key in known if "." in key}
-    for key, value in raw.items():
-        names = (
-            [f"{key}.{inner}" for inner in value]
-            if key in groups and isinstance(value, dict)
-            else [key]
-        )
-        for name in map(str, names):
-            if name not in known and name not in groups:
-                raise MinusfaceError(f"{path}: {choice_error('key', name, known)}")
+def words(metrics: dict[str, Any]) -> str:
+    """``, accuracy 0.9123, auc 0.9651``; the score is one of the others."""
+    found = [
+        f", {name} {value:.4f}"
+        for name, value in metrics.items()
+        if isinstance(value, float) and name not in ("score", "best")
+    ]
+    return "".join(found)
 
 
-def _config_files(arguments: list[str]) -> list[str]:
-    return [b for a, b in itertools.pairwise(arguments) if a == "--config"]
-
-
-def useless(config: TrainConfig) -> list[str]:
-    """Settings that have no effect, a line each."""
-    default, lines = TrainConfig(), []
-    if config.task != "stage2" and config.stage2 != default.stage2:
-        lines.append(f"stage2.* has no effect on task {config.task}")
-    if config.task not in ("stage1", "toy") and config.loss != default.loss:
-        lines.append(f"loss.* has no effect on task {config.task}")
-    if config.task == "plain" and config.generator != default.generator:
-        lines.append("generator.* has no effect on task plain")
-    if config.head.weight == 0 and config.head != dataclasses.replace(default.head, weight=0.0):
-        lines.append("head.* has no effect: head.weight is 0")
-    if config.distill.teacher is None and config.distill != default.distill:
-        lines.append("distill.* has no effect: distill.teacher is not given")
-    return lines
-
-
-def introduction(config: TrainConfig) -> str:
-    """What a run begins with: what is trained, on what, how."""
-    views = config.stage2.permutations if config.task == "stage2" else 1
-    alpha = f", effective alpha {config.loss.alpha:g}" if config.task in ("stage1", "toy") else ""
-    return (
-        f"task {config.task}: {config.recognizer.backbone} on {config.data.faces}, batch "
-        f"{config.batch_size}{f' x {views} permutations' if views > 1 else ''}{alpha}, "
-        f"{config.epochs:g} epochs, {config.precision}, to {config.out}"
-    )
-
-
-def next_command(config: TrainConfig) -> str:
-    """What a user would do after a run."""
+def next_command(config: TrainConfig, source: str | None = None) -> str:
+    """What one would do after a run, ready to be pasted."""
+    out = config.out
     if config.task == "stage1":
-        return f"minusface train STAGE2.yaml --start.generator {config.out}"
-    return f"minusface evaluate {config.out} --pairs PAIRS.txt --faces FOLDER --draws 5"
-
-
-def _scores(metrics: dict[str, Any]) -> str:
-    return "".join(
-        f", {name} {value:.4f}" for name, value in metrics.items() if isinstance(value, float)
-    )
-
-
-def _plain(config: TrainConfig) -> dict[str, Any]:
-    raw = dataclasses.asdict(config)
-    raw["schedule"]["milestones"] = list(config.schedule.milestones)
-    return raw
-
-
-class _Reporter:
-    """One line a log step, to stderr; TensorBoard beside when asked."""
-
-    def __init__(self, config: TrainConfig) -> None:
-        self.config, self.writer = config, None
-        if config.tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise MinusfaceError(
-                    'tensorboard: not installed: pip install "minusface[report]"'
-                ) from error
-            self.writer = SummaryWriter(config.out)
-
-    def __call__(self, progress: Progress) -> None:
-        import sys
-
-        losses = " ".join(f"{name} {value:.4f}" for name, value in progress.losses.items())
-        rates = " ".join(f"{name} {value:.2e}" for name, value in progress.rates.items())
-        minutes, seconds = divmod(round(progress.seconds_left), 60)
-        print(
-            f"{progress.step}/{progress.steps} epoch {progress.epoch:.2f} | {losses} | lr {rates} | "
-            f"{progress.samples_per_second:.1f} images/s | {minutes}:{seconds:02d} left",
-            file=sys.stderr,
-            flush=True,
-        )
-        if self.writer is not None:
-            for name, value in progress.losses.items():
-                self.writer.add_scalar(f"loss/{name}", value, progress.step)
-
-    def evaluation(self) -> Any:
-        """The held-out evaluation of the config, from a task to metrics; None where there is none."""
-        from minusface.evaluate.held_out import held_out
-
-        measure = held_out(self.config)
-        if measure is None:
-            return None
-
-        def evaluate(task: Task) -> dict[str, float]:
-            import sys
-
-            found = measure(task.recognizer, task.protector)
-            print(f"held-out pairs{_scores(found)}", file=sys.stderr, flush=True)
-            return found
-
-        return evaluate
-
-    def close(self) -> None:
-        """Finish the event file."""
-        if self.writer is not None:
-            self.writer.close()
+        if source is not None and "stage1" in Path(source).name:
+            following = Path(source).with_name(Path(source).name.replace("stage1", "stage2"))
+            if following.is_file():
+                start = ["--start.generator", out]
+                return shlex.join(["minusface", "train", str(following), *start])
+        target = out.replace("stage1", "stage2") if "stage1" in out else f"{out}-stage2"
+        changed = ["--task", "stage2", "--out", target, "--start.generator", out]
+        return shlex.join(["minusface", "train", f"{out}/config.yaml", *changed])
+    if config.evaluation.pairs is not None:
+        faces = config.evaluation.faces or config.data.faces
+        where = ["--pairs", config.evaluation.pairs, "--faces", faces]
+        return shlex.join(["minusface", "evaluate", out, *where])
+    if config.task == "stage2":
+        return shlex.join(["minusface", "protect", "PHOTO", "--out", "DIR", "--checkpoint", out])
+    return shlex.join(["minusface", "evaluate", out, "--pairs", "PAIRS", "--faces", "DIR"])

@@ -190,7 +190,6 @@ class Look:
     """Gain of red, green and blue."""
     contrast: float = 1.0
     background: Colour = (128.0, 132.0, 140.0)
-    clothes: Colour = (60.0, 66.0, 90.0)
     blur: float = 0.0
     """Standard deviation in pixels."""
     noise: float = 0.0
@@ -229,7 +228,6 @@ class Look:
             cast=(1 + warmth, 1 + tint, 1 - warmth),
             contrast=1 + spread(0.18, 0.4),
             background=_colour(rng.uniform(20, 235, 3)),
-            clothes=_colour(rng.uniform(15, 220, 3)),
             blur=abs(spread(0.5, 1.3)),
             noise=abs(spread(7, 18)),
             occlusion=(

@@ -5,7 +5,9 @@ Legend: B batch, H, W pixels.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import cv2
@@ -182,13 +184,26 @@ def _batches(dataset: FaceDataset, plan: list[Indices], workers: int) -> Iterato
             if isinstance(result, MinusfaceError):
                 raise result
             yield result
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if not _tells_of_a_death(error):
             raise
-        reason = str(error).splitlines()[0]
         raise MinusfaceError(
-            f"reading {dataset.name}: {reason}; fewer workers need less memory"
+            f"reading {dataset.name}: a worker died ({str(error).splitlines()[0]}); "
+            "fewer workers need less memory"
         ) from error
+
+
+def _tells_of_a_death(error: Exception) -> bool:
+    """Whether a worker was killed, as opposed to an error raised in it or anywhere else."""
+    if isinstance(error, RuntimeError):
+        return str(error).startswith("DataLoader worker (pid")
+    if str(error).startswith("Caught "):
+        return False
+    # The broken pipe came first. Torch's signal handler will raise the death too, at whatever line runs
+    # then: let it be this one.
+    with suppress(RuntimeError):
+        time.sleep(1.0)
+    return True
 
 
 def _as_is(value: Any) -> Any:

@@ -67,7 +67,7 @@ def _chin(identity: Identity, drop: float = 0.0) -> list[tuple[float, float]]:
 
 
 def _draw_behind(pen: Pen, identity: Identity, look: Look) -> None:
-    """Background, hair behind the head, neck, clothes."""
+    """Background, hair behind the head, neck, ears."""
     fade = np.linspace(0.75, 1.05, pen.side)[:, None] * look.background
     pen.canvas[:] = np.clip(fade, 0, 255).astype(np.uint8)[:, None]
     cheek = identity.cheek
@@ -76,7 +76,6 @@ def _draw_behind(pen: Pen, identity: Identity, look: Look) -> None:
         pen.fill(smooth(mirrored(half), True), _shaded(identity.hair_colour, 0.72))
     neck = identity.jaw * 0.78
     pen.fill([(-neck, 30), (neck, 30), (neck, 100), (-neck, 100)], _shaded(identity.skin, 0.68))
-    pen.fill([(-neck, 84), (neck, 84), (80, 100), (80, 140), (-80, 140), (-80, 100)], look.clothes)
     for side in (-1, 1):
         x = side * (identity.temple + 2.5)
         ear = oval(x, 10, 6 * identity.ear, 12 * identity.ear)

@@ -22,7 +22,7 @@ def _crops(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1.0
 
 
-class _Embedder:
+class Embedder:
     """What the kinds share: mirroring, unit length, evaluation mode."""
 
     draws_matter = False
@@ -52,7 +52,7 @@ class _Embedder:
                 module.train(mode)
 
 
-class PlainEmbedder(_Embedder):
+class PlainEmbedder(Embedder):
     """The unprotected baseline: crops as they are."""
 
     def view(self, crops: Tensor, keys: Sequence[str], draw: int) -> Tensor:
@@ -60,7 +60,7 @@ class PlainEmbedder(_Embedder):
         return crops
 
 
-class ResidueEmbedder(_Embedder):
+class ResidueEmbedder(Embedder):
     """Stage 1 and the toy case: the residue, unshuffled; never leaves a client."""
 
     def view(self, crops: Tensor, keys: Sequence[str], draw: int) -> Tensor:
@@ -69,7 +69,7 @@ class ResidueEmbedder(_Embedder):
         return self.protector.residue(crops)
 
 
-class ProtectedEmbedder(_Embedder):
+class ProtectedEmbedder(Embedder):
     """Stage 2: protected images, permuted by (key, draw, seed): a mirrored image as its original.
 
     Args:
@@ -136,6 +136,7 @@ def load_embedder(
 
 
 __all__ = [
+    "Embedder",
     "PairEmbedder",
     "PlainEmbedder",
     "ProtectedEmbedder",

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -141,12 +143,14 @@ def fit(
     if resume:
         run.restore()
     stream = batches(run.step)
+    stop = _DeferredInterrupt()
     clock, seen, since = time.monotonic(), 0, run.step
     last_losses: dict[str, float] = {}
     try:
         while run.step < config.steps:
             batch, samples = next(stream)
-            losses, rates = run.advance(batch)
+            with stop:
+                losses, rates = run.advance(batch)
             seen += samples
             if run.step % config.log_every == 0 or run.step == config.steps:
                 elapsed = time.monotonic() - clock
@@ -162,9 +166,29 @@ def fit(
             if run.step % config.save_every == 0 or run.step == config.steps:
                 run.save("last")
     except KeyboardInterrupt:
-        run.save("last")
+        if run.whole:
+            run.save("last")
         return Outcome(run.step, True, run.metrics, run.history)
     return Outcome(run.step, False, run.metrics, run.history)
+
+
+class _DeferredInterrupt:
+    """Holds Ctrl-C back until a step is whole: half a step could be neither saved nor repeated."""
+
+    def __enter__(self) -> None:
+        self.asked = False
+        self.previous: Any = None
+        if threading.current_thread() is threading.main_thread():
+            self.previous = signal.signal(signal.SIGINT, self._note)
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.asked = True
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if self.previous is not None:
+            signal.signal(signal.SIGINT, self.previous)
+        if self.asked and kind is None:
+            raise KeyboardInterrupt
 
 
 class _Run:
@@ -175,12 +199,14 @@ class _Run:
     ) -> None:
         self.task, self.optimizer, self.config, self.card = task, optimizer, config, card
         self.step, self.best = 0, -math.inf
+        # False within a step, when there is nothing that could be gone on from.
+        self.whole = True
         self.metrics: dict[str, Any] = {}
         self.history: list[dict[str, float]] = []
 
     def advance(self, batch: Any) -> tuple[dict[str, Tensor], dict[str, float]]:
         """One step; returns its losses and learning rates."""
-        config = self.config
+        config, self.whole = self.config, False
         seed = step_seed(config.seed, self.step)
         random = torch.Generator().manual_seed(seed)
         epoch = self.step / config.steps_per_epoch
@@ -200,6 +226,7 @@ class _Run:
             nn.utils.clip_grad_norm_(parameters, config.optimizer.clip)
         self.optimizer.step()
         self.step += 1
+        self.whole = True
         return {name: value.detach() for name, value in losses.items()}, rates
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -217,7 +244,7 @@ class _Run:
                     else "nothing saved yet"
                 )
                 raise MinusfaceError(
-                    f"loss {name} is {float(value)} at step {self.step + 1}; {saved} "
+                    f"loss {name} is {float(value.detach())} at step {self.step + 1}; {saved} "
                     "(try a smaller optimizer.lr, or optimizer.clip)"
                 )
 
@@ -282,3 +309,5 @@ class _Run:
         self.step = int(card.metrics["step"])
         best = card.metrics.get("best")
         self.best = -math.inf if best is None else float(best)
+        own = {"step", "best", *self.card.metrics}
+        self.metrics = {name: value for name, value in card.metrics.items() if name not in own}

@@ -11,13 +11,14 @@ from typing import cast
 import torch
 import yaml
 
-from minusface.checkpoint import CARD, Card, versions, write_atomically
+from minusface.checkpoint import CARD, Card, load_card, versions, write_atomically
 from minusface.config import TrainConfig
 from minusface.data import FaceDataset, FolderDataset, Loader
 from minusface.errors import MinusfaceError
 from minusface.recognize import Teacher, load_teacher
 from minusface.train.augment import augment, to_crops
 from minusface.train.loop import LoopConfig, Outcome, Progress, fit, step_seed
+from minusface.train.settings import check_settings
 from minusface.train.tasks import Faces, Task, build_task
 
 SYNTHETIC = re.compile(r"^synthetic:(\d+)x(\d+)$")
@@ -49,6 +50,8 @@ def pick_device(name: str) -> torch.device:
     Raises:
         MinusfaceError: an unknown device, or one that is not here.
     """
+    if name.split(":")[0] not in ("auto", "cpu", "cuda"):
+        raise MinusfaceError(f"device {name!r}: expected auto, cpu or cuda")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -102,6 +105,7 @@ def train(
     Raises:
         MinusfaceError: bad settings, data or checkpoints; a run already in ``config.out``.
     """
+    check_settings(config)
     out, device = Path(config.out), pick_device(config.device)
     _check_out(out, resume)
     dataset = open_faces(config.data.faces, config.data.people, config.codec.size, config.seed)
@@ -110,7 +114,6 @@ def train(
     if device.type == "cpu" or config.precision == "bfloat16":
         # Convolutions run fastest with channels innermost; values stay the same.
         task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    write_atomically(out / "config.yaml", yaml.safe_dump(_plain(config), sort_keys=False).encode())
     card = Card(
         task=config.task,
         model=task.spec(),
@@ -123,6 +126,9 @@ def train(
         },
         versions=versions(),
     )
+    if resume:
+        _check_same(out / "last", card)
+    write_atomically(out / "config.yaml", yaml.safe_dump(_plain(config), sort_keys=False).encode())
     settings = LoopConfig(
         out=out,
         seed=config.seed,
@@ -163,6 +169,22 @@ def _check_out(out: Path, resume: bool) -> None:
         )
     if resume and not there:
         raise MinusfaceError(f"{out}: nothing to resume (no last/{CARD})")
+
+
+def _check_same(last: Path, card: Card) -> None:
+    """Refuse to go on with what would not repeat the unbroken run's losses."""
+    before = load_card(last)
+    if before.model != card.model:
+        raise MinusfaceError(f"{last}: holds another architecture than the config describes")
+    if before.data.get("fingerprint") != card.data["fingerprint"]:
+        raise MinusfaceError(
+            f"{last}: was trained on other images than {card.data['name']} holds now"
+        )
+    for key in ("seed", "batch_size"):
+        if before.config.get(key) != card.config[key]:
+            raise MinusfaceError(
+                f"{last}: was trained with {key} {before.config.get(key)}, the config has {card.config[key]}"
+            )
 
 
 def _plain(config: TrainConfig) -> dict[str, object]:

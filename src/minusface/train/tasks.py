@@ -28,6 +28,7 @@ from minusface.recognize import (
     warm_start,
 )
 from minusface.recognize.recognizer import RecognizerKind
+from minusface.train.settings import check_settings
 
 Losses = dict[str, Tensor]
 
@@ -297,6 +298,7 @@ def build_task(config: TrainConfig, classes: int, teacher: Teacher | None) -> Ta
     Raises:
         MinusfaceError: settings that do not go together, or a start checkpoint of the wrong kind.
     """
+    check_settings(config)
     simple: dict[str, Callable[[TrainConfig, int, Teacher | None], Task]] = {
         "plain": Plain,
         "toy": StageOne,
@@ -319,7 +321,8 @@ def build_task(config: TrainConfig, classes: int, teacher: Teacher | None) -> Ta
         warm_start(task.recognizer, tensors)
     if config.task != "stage2" and config.start.generator and task.protector is not None:
         started = Protector.load(config.start.generator)
-        task.protector.generator.load_state_dict(started.generator.state_dict())
+        tensors = started.generator.state_dict()
+        load_into(task.protector.generator, tensors, f"start.generator {config.start.generator}")
     return task
 
 

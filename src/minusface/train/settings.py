@@ -1,0 +1,75 @@
+"""Settings that no run could use, refused before anything is built."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from minusface.config import Precision, TaskName, TrainConfig
+from minusface.errors import MinusfaceError, choice_error
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "task": get_args(TaskName),
+    "precision": get_args(Precision),
+    "optimizer.name": ("sgd", "adamw"),
+    "schedule.name": ("step", "cosine"),
+    "stage2.obfuscation": ("shuffle", "mask"),
+}
+# key: (least, whether the least itself is allowed, most, whether the most itself is allowed)
+RANGES: dict[str, tuple[float, bool, float, bool]] = {
+    "epochs": (0, False, float("inf"), False),
+    "batch_size": (1, True, float("inf"), False),
+    "seed": (0, True, float("inf"), False),
+    "log_every": (1, True, float("inf"), False),
+    "save_every": (1, True, float("inf"), False),
+    "evaluation.every": (0, True, float("inf"), False),
+    "stage2.permutations": (1, True, float("inf"), False),
+    "stage2.n_duplicate": (1, True, float("inf"), False),
+    "stage2.mask_fraction": (0, True, 1, False),
+    "stage2.consistency": (0, True, float("inf"), False),
+    "loss.alpha": (0, True, float("inf"), False),
+    "loss.beta": (0, True, float("inf"), False),
+    "loss.sparsity": (0, True, float("inf"), False),
+    "loss.sparsity_target": (0, False, 1, False),
+    "head.weight": (0, True, float("inf"), False),
+    "distill.weight": (0, True, float("inf"), False),
+    "distill.pairwise": (0, True, float("inf"), False),
+    "optimizer.lr": (0, False, float("inf"), False),
+    "optimizer.generator_factor": (0, True, float("inf"), False),
+    "optimizer.momentum": (0, True, 1, False),
+    "optimizer.weight_decay": (0, True, float("inf"), False),
+    "optimizer.clip": (0, True, float("inf"), False),
+    "schedule.warmup": (0, True, float("inf"), False),
+    "data.shift": (0, True, float("inf"), False),
+    "data.workers": (0, True, float("inf"), False),
+}
+
+
+def check_settings(config: TrainConfig) -> None:
+    """Refuse unknown names and numbers out of range.
+
+    Raises:
+        MinusfaceError: naming the key, its value and what is allowed.
+    """
+    for key, known in CHOICES.items():
+        if _value(config, key) not in known:
+            raise choice_error(key, str(_value(config, key)), known)
+    for key, (least, least_too, most, most_too) in RANGES.items():
+        value = _value(config, key)
+        above = value >= least if least_too else value > least
+        below = value <= most if most_too else value < most
+        if not (above and below):
+            low = f"{'at least' if least_too else 'more than'} {least:g}"
+            high = (
+                ""
+                if most == float("inf")
+                else f" and {'at most' if most_too else 'less than'} {most:g}"
+            )
+            raise MinusfaceError(f"{key} {value}: expected {low}{high}")
+
+
+def _value(config: TrainConfig, key: str) -> Any:
+    """The value of a dotted key."""
+    value: Any = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
