@@ -28,7 +28,7 @@ test: $(VENV)/.ready-dev ## style, types and the whole test suite (ARGS="-k code
 
 bench: $(VENV)/.ready-dev ## every script in benchmarks/, with results in runs/bench/
 	@mkdir -p runs/bench
-	@set -e; for script in benchmarks/[a-z]*.py; do \
+	@set -e; for script in $(filter-out benchmarks/common.py,$(wildcard benchmarks/*.py)); do \
 	  echo "$$script"; \
 	  $(BIN)/python $$script --json runs/bench/$$(basename $$script .py).json $(ARGS); \
 	done

@@ -148,7 +148,7 @@ def test_a_dead_worker_ends_the_run() -> None:
     run = subprocess.run(
         [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=120
     )
-    assert run.returncode != 0
+    assert run.returncode == 1
     assert "worker" in run.stderr
 
 

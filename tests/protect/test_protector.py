@@ -189,7 +189,7 @@ def test_refusals(tmp_path: Path) -> None:
         UNet(3, 4)(torch.zeros(1, 3, 24, 24))
     with pytest.raises(MinusfaceError, match="n_duplicate 0"):
         Protector(CodecConfig(), GeneratorConfig(width=4), 0)
-    with pytest.raises(MinusfaceError, match="not of the reference|not a tensor"):
+    with pytest.raises(MinusfaceError, match="not a tensor of the reference"):
         rename_reference({"generator.backbone.middle.weight": torch.zeros(1)})
     checkpoint.save(tmp_path / "plain", checkpoint.Card("plain", {}), {"model": {}})
     with pytest.raises(MinusfaceError, match="holds no generator"):

@@ -188,7 +188,7 @@ def _batches(dataset: FaceDataset, plan: list[Indices], workers: int) -> Iterato
         if not _tells_of_a_death(error):
             raise
         raise MinusfaceError(
-            f"reading {dataset.name}: a worker died ({str(error).splitlines()[0]}); "
+            f"reading {dataset.name}: a worker died ({str(error).splitlines()[0].strip(' .')}); "
             "fewer workers need less memory"
         ) from error
 
