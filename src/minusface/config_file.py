@@ -14,6 +14,7 @@ import yaml
 from minusface.arguments import nearest, tidy
 from minusface.config import TrainConfig
 from minusface.errors import MinusfaceError
+from minusface.train.settings import check_settings
 
 
 def read_config(path: str | Path | None, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -40,7 +41,7 @@ def read_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Train
         config = TrainConfig(**vars(instantiate(values)))
     except (ArgumentError, TypeError) as error:
         raise MinusfaceError(where + tidy(error)) from error
-    _check_values(config, where)
+    _check_values(config)
     return config
 
 
@@ -158,35 +159,10 @@ def _mapping(path: str | Path) -> dict[str, Any]:
     return raw
 
 
-def _check_values(config: TrainConfig, where: str) -> None:
-    """Refuse null where it means nothing, and numbers that no run can have."""
+def _check_values(config: TrainConfig) -> None:
+    """Refuse null where it means nothing, and numbers that no run can use."""
     for key, hint, value in _settings(config):
         optional = isinstance(hint, types.UnionType) and type(None) in hint.__args__
         if value is None and not optional:
-            raise MinusfaceError(f"{where}{key}: expected a value, got null")
-    for key, number in (
-        ("epochs", config.epochs),
-        ("batch_size", config.batch_size),
-        ("log_every", config.log_every),
-        ("save_every", config.save_every),
-        ("stage2.permutations", config.stage2.permutations),
-        ("stage2.n_duplicate", config.stage2.n_duplicate),
-    ):
-        if not number > 0:
-            raise MinusfaceError(f"{where}{key}: expected more than 0, got {number}")
-    optimizer = config.optimizer
-    for key, least in (
-        ("optimizer.lr", optimizer.lr),
-        ("optimizer.generator_factor", optimizer.generator_factor),
-        ("optimizer.momentum", optimizer.momentum),
-        ("optimizer.weight_decay", optimizer.weight_decay),
-        ("data.shift", config.data.shift),
-        ("data.workers", config.data.workers),
-        ("seed", config.seed),
-    ):
-        if not least >= 0:
-            raise MinusfaceError(f"{where}{key}: expected 0 or more, got {least}")
-    if optimizer.momentum >= 1:
-        raise MinusfaceError(
-            f"{where}optimizer.momentum: expected less than 1, got {optimizer.momentum}"
-        )
+            raise MinusfaceError(f"{key}: expected a value, got null")
+    check_settings(config)

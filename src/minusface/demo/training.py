@@ -43,7 +43,8 @@ class Budget:
 
     minutes: float = 7.5
     """For the three trainings together; each gets a third."""
-    batch_size: int = 64
+    batch_size: int = 16
+    """Small: in minutes, many steps do more than steady ones."""
     backbone: str = "ir_lite"
     embedding_size: int = 128
     width: int = 8
@@ -99,7 +100,9 @@ def recipe(
         head=HeadConfig(scale=32.0, margin=0.3, weight=0.0 if teacher else 1.0),
         distill=DistillConfig(str(teacher) if teacher else None),
         stage2=StageTwoConfig(permutations=budget.permutations),
-        optimizer=OptimizerConfig("adamw", lr=2e-3, weight_decay=0.05, clip=1.0),
+        optimizer=OptimizerConfig(
+            "adamw", lr=2e-3, generator_factor=1.0, weight_decay=0.05, clip=1.0
+        ),
         schedule=ScheduleConfig("cosine", warmup=0.1),
         data=data,
         start=start,

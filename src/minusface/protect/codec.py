@@ -113,12 +113,15 @@ class BlockCodec(nn.Module):
             self._encode_into(image[None], into)
         return features
 
-    def decode(self, features: Tensor, permutation: Tensor | None = None) -> Tensor:
+    def decode(
+        self, features: Tensor, permutation: Tensor | None = None, *, clamp: bool = True
+    ) -> Tensor:
         """Frequency channels, shuffled on the way if asked, back to pixels (paper section 3.2, d; 3.4).
 
         Args:
             features: (B, 3*S*S, N, N).
             permutation: (B, 3*S*S) integers; channel k is taken from channel ``permutation[b, k]``.
+            clamp: hold the result in [0, 1]; without, it can be asked what that costs.
 
         Returns:
             (B, 3, N, N) in [0, 1], RGB, of the features' dtype.
@@ -132,7 +135,7 @@ class BlockCodec(nn.Module):
                 f"permutation: shape {tuple(permutation.shape)}, expected {tuple(features.shape[:2])}"
             )
         summed_bcn = self._weigh(features.flatten(2), permutation)
-        return self._to_pixels(summed_bcn).to(features.dtype)
+        return self._to_pixels(summed_bcn, clamp).to(features.dtype)
 
     def decode_projected(self, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """``decode`` of a 1x1 convolution, without its F channels ever being there.
@@ -158,12 +161,13 @@ class BlockCodec(nn.Module):
             bias_cn = torch.matmul(bias.float().view(3, frequencies), self.pixel_weight_kn)
             return self._to_pixels(colours_nbc.permute(1, 2, 0) + bias_cn)
 
-    def _to_pixels(self, ycc_bcn: Tensor) -> Tensor:
-        """Shifted YCbCr (B, 3, N*N) to RGB (B, 3, N, N), clamped to [0, 1]."""
+    def _to_pixels(self, ycc_bcn: Tensor, clamp: bool = True) -> Tensor:
+        """Shifted YCbCr (B, 3, N*N) to RGB (B, 3, N, N), held in [0, 1] if asked."""
         shift_c = ycc_bcn.new_tensor([LEVEL_SHIFT, 0.0, 0.0])
         with torch.autocast(ycc_bcn.device.type, enabled=False):
             rgb_bcn: Tensor = torch.einsum("kc,bcn->bkn", self.to_rgb, ycc_bcn + shift_c[:, None])
-        return rgb_bcn.clamp(0, 1).reshape(-1, 3, self.size, self.size)
+        rgb_bcn = rgb_bcn.clamp(0, 1) if clamp else rgb_bcn
+        return rgb_bcn.reshape(-1, 3, self.size, self.size)
 
     def _transform_rows(self, images: Tensor) -> Tensor:
         """Colour and the row half of the transform: (B, 3, S, N, N) float32."""
