@@ -5,7 +5,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+CODE := src tests benchmarks
 PINS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
@@ -21,8 +22,8 @@ demo: $(VENV)/.ready-run ## a photo, protected and still recognised: writes runs
 
 test: export OMP_NUM_THREADS := 1
 test: $(VENV)/.ready-dev ## style, types and the whole test suite (ARGS="-k codec", JOBS=2)
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/ruff format --check $(CODE)
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 

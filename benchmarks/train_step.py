@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -25,6 +26,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+# Read when torch is loaded, in each variant's own process: threads wait asleep, on both sides.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 VARIANTS = ("literal", "float32", "bfloat16")
 STAGES = ("stage1", "stage2")

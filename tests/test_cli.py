@@ -111,7 +111,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 def test_training_left_what_it_should(place: Place) -> None:
-    for folder, task in ((place.plain, "plain"), (place.stage1, "stage1"), (place.stage2, "stage2")):
+    for folder, task in (
+        (place.plain, "plain"),
+        (place.stage1, "stage1"),
+        (place.stage2, "stage2"),
+    ):
         for name in ("last", "best"):
             card = checkpoint.load_card(folder / name)
             assert card.task == task
@@ -177,6 +181,10 @@ def test_interrupted_training_is_saved_and_goes_on(
         lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         return [line["losses"] for line in lines if "losses" in line]
 
+    assert losses(out) == losses(place.plain)
+    finished = run(*command)
+    assert finished.code == 0
+    assert "accuracy" in finished.out
     assert losses(out) == losses(place.plain)
     assert "holds a run already" in run("train", out / "config.yaml").err
     assert "nothing to resume" in run("train", "--out", tmp_path / "no", "--resume").err
@@ -253,7 +261,9 @@ def test_protect_draws_anew_unless_seeded(place: Place, run: Run, tmp_path: Path
     face = place.faces / "p0" / "0.png"
 
     def protected(*flags: object) -> bytes:
-        said = run("protect", face, "--out", tmp_path, "--checkpoint", place.stage1, *flags, "--json")
+        said = run(
+            "protect", face, "--out", tmp_path, "--checkpoint", place.stage1, *flags, "--json"
+        )
         report = json.loads(said.out)
         assert report["failed"] == []
         assert ("experiments" in said.err) == ("--seed" in flags)
@@ -387,7 +397,9 @@ def test_bad_config_files(text: str, words: str, run: Run, tmp_path: Path) -> No
 
 def test_bad_faces(place: Place, run: Run, tmp_path: Path) -> None:
     def refused(folder: Path) -> str:
-        said = run("train", *TINY, "--task", "plain", "--data.faces", folder, "--out", tmp_path / "r")
+        said = run(
+            "train", *TINY, "--task", "plain", "--data.faces", folder, "--out", tmp_path / "r"
+        )
         assert said.code == 2
         assert not (tmp_path / "r" / "last").exists()
         return said.err.splitlines()[-1]

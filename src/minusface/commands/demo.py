@@ -21,8 +21,9 @@ def demo(
     Args:
         photo: a photo with a face; by default scikit-image's astronaut.
         faces: a folder with a folder a person of aligned 112x112 crops to train on; by default
-            ../shared/faces/lfw-112x112 where that is, else drawn faces. A file ``*teacher*.npz`` beside
-            the folder is distilled from; without one the names of the folders are the labels.
+            ../shared/faces/lfw-112x112 where that is, else drawn faces ("synthetic" asks for these). A
+            file ``*teacher*.npz`` beside the folder is distilled from; without one the names of the
+            folders are the labels.
         out: where trainings, pictures and report go.
         minutes: time for the three trainings together; the evaluation comes on top.
         seed: every random draw comes from it.

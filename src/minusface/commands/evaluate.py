@@ -91,8 +91,6 @@ def _measure(
     from minusface.progress import bar
 
     count = draws if embedder.draws_matter else 1
-    if count != draws:
-        print(f"minusface: {name}: nothing is shuffled, measured once", file=sys.stderr)
     with bar(name, count * len(pairs.keys)) as advance:
         shown = 0
 
@@ -101,7 +99,7 @@ def _measure(
             advance(done - shown)
             shown = done
 
-        return evaluate_pairs(
+        result = evaluate_pairs(
             embedder,
             folder_reader(faces, embedder.recognizer.size),
             pairs,
@@ -111,3 +109,6 @@ def _measure(
             batch_size=batch_size,
             progress=progress,
         )
+    if count != draws:
+        print(f"minusface: {name}: nothing is shuffled, measured once", file=sys.stderr)
+    return result

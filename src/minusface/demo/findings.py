@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,6 @@ class Findings:
     draws: int
     rows: dict[str, VerificationResult]
     """By what was recognised; see TITLES."""
-    trained: list[Trained]
-    settings: dict[str, str]
-    """What the models are and the run was, for the table at the report's end."""
     photo: str
     same_photo: list[float]
     """Cosines between the templates of the photo's protected images under different permutations."""
@@ -49,6 +46,9 @@ class Findings:
     ssim: float | None = None
     psnr: float | None = None
     similarity_crops: int = 0
+    trained: list[Trained] = field(default_factory=list)
+    settings: dict[str, str] = field(default_factory=dict)
+    """What the models are and the run was, for the table at the report's end."""
     next_command: str = ""
     weights: str | None = None
     """The packaged checkpoint, where one was used in the place of training."""

@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 import time
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from minusface.checkpoint import find, write_atomically
 from minusface.demo.findings import EIGHT_BIT, PROTECTED, RESIDUE, UNPROTECTED, Findings
 from minusface.demo.html import report
 from minusface.demo.measure import Measured, measure_plain, measure_protected
-from minusface.demo.photo import open_portrait
+from minusface.demo.photo import Portrait, open_portrait
 from minusface.demo.pictures import Pictures, make_pictures, png
 from minusface.demo.progress import Phase, Trail
 from minusface.demo.record import Options, next_command, settings
@@ -33,14 +34,14 @@ from minusface.types import ProtectedImage
 PREVIOUS = "previous"
 # Of the evaluation's time.
 PLAIN_PART = 0.12
-FIND, LOOK, WRITE = "finding the face", "evaluating on people not seen", "writing the report"
+LOOK, WRITE = "evaluating on people not seen", "writing the report"
 NAMES = {
     "plain": "training without protection",
     "stage1": "training stage 1, what can be subtracted",
     "stage2": "training stage 2, recognising what is left",
 }
 # Guesses until something is measured; LOOK_SECONDS an image.
-FIND_SECONDS, LOOK_SECONDS, WRITE_SECONDS = 5.0, 0.055, 2.0
+LOOK_SECONDS, WRITE_SECONDS = 0.055, 2.0
 
 
 def run(options: Options, console: Console, budget: Budget | None = None) -> Findings:
@@ -60,42 +61,58 @@ def run(options: Options, console: Console, budget: Budget | None = None) -> Fin
     began, out = time.monotonic(), Path(options.out)
     packaged = None if options.train else packaged_weights()
     keep_freed_memory()
-    with Trail(phases(budget, packaged), console) as trail:
-        trail.next(FIND)
-        portrait = open_portrait(options.photo)
-        source = open_source(options.faces, out, budget, options.seed)
-        console.print(f"faces: {source.train_words}", markup=False, highlight=False)
-        trail.expect(LOOK, LOOK_SECONDS * len(source.pairs.keys))
-        make_room(out)
-        trained = [] if packaged else train_all(source, out, budget, options.seed, trail)
+    portrait = open_portrait(options.photo)
+    source = open_source(options.faces, out, budget, options.seed)
+    for line in (f"photo: {portrait.words}", f"faces: {source.train_words}"):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    with Trail(phases(source, budget, packaged), console) as trail:
+        trained = []
+        if packaged is None:
+            make_room(out)
+            trained = train_all(source, out, budget, options.seed, trail)
         checkpoint = packaged or out / "stage2"
         trail.next(LOOK)
         own = None if packaged else out
         rows, measured = evaluate(source, own, checkpoint, budget, options.seed, trail)
         trail.next(WRITE)
         pictures = make_pictures(portrait, Protector.load(checkpoint), options.seed)
-        found = Findings(
-            data="" if packaged else source.train_words,
-            held_out=source.pairs_words,
-            objective="" if packaged else source.objective,
-            pairs=len(source.pairs),
-            draws=budget.draws,
-            rows=rows,
+        how = settings(options, budget, checkpoint, time.monotonic() - began)
+        found = replace(
+            conclude(source, portrait, checkpoint, rows, measured, pictures),
             trained=trained,
-            settings=settings(options, budget, checkpoint, time.monotonic() - began),
-            photo=portrait.words,
-            same_photo=agreement(Recognizer.load(checkpoint), pictures.images),
-            residue_levels=pictures.residue_levels,
-            contours=pictures.contours,
-            ssim=measured.ssim,
-            psnr=measured.psnr,
-            similarity_crops=measured.crops,
-            next_command=next_command(source, checkpoint, options),
+            settings=how,
             weights=str(packaged) if packaged else None,
+            next_command=next_command(source, checkpoint, options),
             report=out / "report.html",
         )
         write(found, pictures)
     return found
+
+
+def conclude(
+    source: Source,
+    portrait: Portrait,
+    checkpoint: Path,
+    rows: dict[str, VerificationResult],
+    measured: Measured,
+    pictures: Pictures,
+) -> Findings:
+    """What was found, but for how it was found."""
+    return Findings(
+        data=source.train_words,
+        held_out=source.pairs_words,
+        objective=source.objective,
+        pairs=len(source.pairs),
+        draws=measured.floats.draws,
+        rows=rows,
+        photo=portrait.words,
+        same_photo=agreement(Recognizer.load(checkpoint), pictures.images),
+        residue_levels=pictures.residue_levels,
+        contours=pictures.contours,
+        ssim=measured.ssim,
+        psnr=measured.psnr,
+        similarity_crops=measured.crops,
+    )
 
 
 def check(options: Options, budget: Budget) -> None:
@@ -113,16 +130,12 @@ def check(options: Options, budget: Budget) -> None:
         raise MinusfaceError(f"{out}: is a file, expected a folder to write the demo to")
 
 
-def phases(budget: Budget, packaged: Path | None) -> list[Phase]:
+def phases(source: Source, budget: Budget, packaged: Path | None) -> list[Phase]:
     """What is to be done, and how long it may take."""
     share = budget.minutes * 60 / len(STAGES)
     stages = [] if packaged else [Phase(NAMES[task], share) for task in STAGES]
-    return [
-        Phase(FIND, FIND_SECONDS),
-        *stages,
-        Phase(LOOK, 60.0),
-        Phase(WRITE, WRITE_SECONDS),
-    ]
+    looking = Phase(LOOK, LOOK_SECONDS * len(source.pairs.keys))
+    return [*stages, looking, Phase(WRITE, WRITE_SECONDS)]
 
 
 def packaged_weights() -> Path | None:

@@ -79,12 +79,6 @@ class Trail:
         self.printed = float("-inf")
         self.update(0.0)
 
-    def expect(self, name: str, seconds: float) -> None:
-        """Correct how long a phase will take."""
-        self.phases = [
-            Phase(name, seconds) if phase.name == name else phase for phase in self.phases
-        ]
-
     def update(self, part: float, note: str = "", seconds_left: float | None = None) -> None:
         """How much of the phase is done, 0 to 1, and what to say beside it.
 

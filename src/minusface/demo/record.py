@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import shlex
+import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,10 +95,20 @@ def commit() -> str | None:
 
 def next_command(source: Source, checkpoint: Path, options: Options) -> str:
     """What to run after the demo."""
+    model = shlex.quote(str(checkpoint))
     if source.evaluate_options:
-        return (
-            f"minusface evaluate {shlex.quote(str(checkpoint))} {source.evaluate_options} --draws 5"
-        )
+        return f"{program()} evaluate {model} {source.evaluate_options} --draws 5"
     photo = shlex.quote(options.photo) if options.photo else "PHOTO"
     out = shlex.quote(f"{options.out}/protected")
-    return f"minusface protect {photo} --checkpoint {shlex.quote(str(checkpoint))} --out {out}"
+    return f"{program()} protect {photo} --checkpoint {model} --out {out}"
+
+
+def program() -> str:
+    """How to call the command from here, where its environment may not be activated."""
+    if shutil.which("minusface") is not None:
+        return "minusface"
+    beside = Path(sys.executable).with_name("minusface")
+    if not beside.exists():
+        return shlex.join([sys.executable, "-m", "minusface"])
+    here = Path.cwd()
+    return shlex.quote(str(beside.relative_to(here) if beside.is_relative_to(here) else beside))

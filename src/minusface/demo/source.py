@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ def listed_source(folder: Path, lists: Path) -> Source:
         read=folder_reader(folder),
         train_words=f"{folder.name}: {len(train)} images of the {train.classes} people of {TRAIN_LIST}",
         pairs_words=_pairs_words(pairs, f"of {TEST_LIST}: people who were not trained on"),
-        evaluate_options=f"--pairs {pairs_file} --faces {folder}",
+        evaluate_options=_options(pairs_file, folder),
     )
 
 
@@ -138,7 +139,7 @@ def split_source(folder: Path, out: Path, budget: Budget, seed: int) -> Source:
         read=folder_reader(folder),
         train_words=f"{whole.name}: {len(keys)} images of {len(kept)} people",
         pairs_words=_pairs_words(pairs, f"of {len(held_out)} people held out of {whole.name}"),
-        evaluate_options=f"--pairs {pairs_file} --faces {folder}",
+        evaluate_options=_options(pairs_file, folder),
     )
 
 
@@ -218,6 +219,10 @@ def _lists_fit(folder: Path, lists: Path) -> bool:
 
 def _folder_data(folder: Path, people: Path) -> DataConfig:
     return DataConfig(faces=str(folder), people=str(people))
+
+
+def _options(pairs: Path, folder: Path) -> str:
+    return shlex.join(["--pairs", str(pairs), "--faces", str(folder)])
 
 
 def _pairs_words(pairs: PairList, who: str) -> str:
