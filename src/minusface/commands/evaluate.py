@@ -87,7 +87,7 @@ def _measure(
     import sys
 
     from minusface.evaluate import evaluate_pairs
-    from minusface.evaluate.held_out import folder_reader
+    from minusface.evaluate.reader import folder_reader
     from minusface.progress import bar
 
     count = draws if embedder.draws_matter else 1

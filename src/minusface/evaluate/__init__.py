@@ -10,6 +10,7 @@ from minusface.evaluate.metrics import (
     threshold_at_fmr,
 )
 from minusface.evaluate.pairs import Pair, PairList, even_folds, read_pairs
+from minusface.evaluate.reader import folder_reader
 from minusface.evaluate.report import markdown_table, to_json, write_json, write_roc_plot
 from minusface.evaluate.similarity import psnr, ssim
 from minusface.evaluate.verification import (
@@ -17,7 +18,6 @@ from minusface.evaluate.verification import (
     PairEmbedder,
     VerificationResult,
     evaluate_pairs,
-    folder_reader,
     score_pairs,
     verification_result,
 )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 
 from minusface.config import TrainConfig
-from minusface.data import SyntheticFaces, decode_image, synthetic_pairs
+from minusface.data import SyntheticFaces, synthetic_pairs
 from minusface.errors import MinusfaceError
 from minusface.evaluate.embedders import embedder_of
 from minusface.evaluate.pairs import Pair, PairList, read_pairs
+from minusface.evaluate.reader import folder_reader
 from minusface.evaluate.verification import evaluate_pairs
 from minusface.protect import Protector
 from minusface.recognize import Recognizer
@@ -20,29 +20,6 @@ from minusface.types import UInt8
 HELD_OUT_SEED = 1_000_003
 HELD_OUT_PEOPLE, HELD_OUT_IMAGES, HELD_OUT_PAIRS = 60, 4, 400
 Measure = Callable[[Recognizer, Protector | None], dict[str, float]]
-
-
-def folder_reader(root: Path | str, size: int) -> Callable[[str], UInt8]:
-    """From keys to the images of a face folder, (size, size, 3) uint8, RGB.
-
-    Raises (when called):
-        MinusfaceError: an image is missing, unreadable or of another size.
-    """
-
-    def read(key: str) -> UInt8:
-        path = Path(root) / key
-        try:
-            image = decode_image(path.read_bytes(), str(path))
-        except OSError as error:
-            raise MinusfaceError(f"{path}: cannot read ({error.strerror or error})") from error
-        if image.shape[:2] != (size, size):
-            raise MinusfaceError(
-                f"{path}: {image.shape[1]}x{image.shape[0]} pixels, expected {size}x{size}: "
-                "faces are aligned first"
-            )
-        return image
-
-    return read
 
 
 def held_out(

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minusface.data.folder import decode_image
 from minusface.errors import MinusfaceError
 from minusface.evaluate import metrics
 from minusface.evaluate.metrics import Floats
 from minusface.evaluate.pairs import Bools, Ints, PairList
+from minusface.evaluate.reader import Reader, folder_reader
 from minusface.types import UInt8
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
@@ -28,7 +28,6 @@ FMRS = (1e-1, 1e-2, 1e-3)
 # Pairs whose embeddings are gathered at a time.
 CHUNK = 1 << 14
 
-Reader = Callable[[str], UInt8]
 Rates = dict[float, float | None]
 
 
@@ -167,27 +166,6 @@ def evaluate_pairs(
                 progress(done, total)
     scores = [score_pairs(torch.cat(batches), pairs.a_index, pairs.b_index) for batches in rows]
     return verification_result(name, scores, pairs, flip)
-
-
-def folder_reader(root: Path | str) -> Reader:
-    """Reads ``root/key`` as (H, W, 3) bytes, RGB.
-
-    Raises:
-        MinusfaceError: no such folder; when called, a missing or damaged image.
-    """
-    folder = Path(root)
-    if not folder.is_dir():
-        raise MinusfaceError(f"{folder}: no such folder, expected one folder a person in it")
-
-    def read(key: str) -> UInt8:
-        path = folder / key
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise MinusfaceError(f"{path}: cannot read ({error.strerror or error})") from error
-        return decode_image(data, str(path))
-
-    return read
 
 
 def score_pairs(embeddings: Tensor, a_index: Ints, b_index: Ints) -> Floats:

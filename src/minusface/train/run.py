@@ -18,8 +18,9 @@ from minusface.errors import MinusfaceError
 from minusface.recognize import Teacher, load_teacher
 from minusface.train.augment import augment, to_crops
 from minusface.train.loop import LoopConfig, Outcome, Progress, fit, step_seed
+from minusface.train.losses import Faces
 from minusface.train.settings import check_settings
-from minusface.train.tasks import Faces, Task, build_task
+from minusface.train.tasks import Task, build_task
 
 SYNTHETIC = re.compile(r"^synthetic:(\d+)x(\d+)$")
 # Augmentation draws from a stream of its own, so that a task may draw as much as it likes.
