@@ -48,7 +48,8 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { text-align: right; padding: 8px 12px; border-bottom: 1px solid var(--line); white-space: nowrap; }
 tr:last-child > * { border-bottom: 0; }
 th:first-child { text-align: left; min-width: 8.5rem; white-space: normal; }
-thead th { font-size: .8rem; color: var(--soft); font-weight: 600; } tbody th { font-weight: 500; }
+thead th { font-size: .8rem; color: var(--soft); font-weight: 600; white-space: normal; }
+tbody th { font-weight: 500; }
 @media (min-width: 900px) { tbody th:first-child { white-space: nowrap; } }
 tr.stage2 th, tr.stage2 td { font-weight: 700; }
 ul { padding-left: 1.15rem; max-width: 76ch; } li { margin: .35rem 0; }
@@ -72,7 +73,8 @@ WHAT = (
     "numbers below say how well this one does."
 )
 PROTECTS = (
-    "<b>Looking.</b> A person, or a system made for photos, that sees the protected image sees no face.",
+    "<b>Looking.</b> The method is meant to leave a person, or a system made for photos, no face to see in "
+    "a protected image. How far this model gets there is in the pictures above.",
     "<b>A server that receives only protected images.</b> The photo and the permutation stay with the "
     "client; the permutation is drawn anew for each image.",
 )
@@ -165,7 +167,7 @@ def items(entries: list[str]) -> str:
 
 def table(found: Findings) -> str:
     """Recognition on the held-out pairs."""
-    head = ["", "accuracy, mean ± std of folds", f"spread over {found.draws} draws", "AUC", "EER"]
+    head = ["", "accuracy ± std of folds", f"std of {found.draws} draws", "AUC", "EER"]
     head += [f"TAR at FAR {far:g}" for far in FARS]
     lines = []
     for name, row in found.rows.items():
