@@ -165,7 +165,7 @@ def test_onnx_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return real(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(MinusfaceError, match=r"minusface\[faces\]"):
+    with pytest.raises(MinusfaceError, match=r"minusface\[teacher\]"):
         OnnxTeacher(path)
 
 
