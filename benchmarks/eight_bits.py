@@ -26,10 +26,10 @@ from minusface.recognize import Recognizer
 class Unclamped(ProtectedEmbedder):
     """X_p beyond [0, 1] where it goes there; one image a crop."""
 
-    def view(self, crops: Tensor, keys: Sequence[str], draw: int) -> Tensor:
+    def view(self, base: Tensor, keys: Sequence[str], draw: int) -> Tensor:
         names, channels = [f"{key}#0" for key in keys], self.protector.codec.channels
         order = permutation_of_key(names, channels, self.seed, draw)
-        return self.protector.codec.decode(self.protector.residue(crops), order, clamp=False)
+        return self.protector.codec.decode(base, order, clamp=False)
 
 
 def likeness(protector: Protector, read, keys: Sequence[str]) -> dict[str, float]:  # type: ignore[no-untyped-def]

@@ -29,33 +29,47 @@ class Embedder:
 
     def __init__(self, recognizer: Recognizer, protector: Protector | None) -> None:
         self.recognizer, self.protector = recognizer, protector
+        self._last: tuple[Tensor, bool, list[Tensor]] | None = None
 
-    def view(self, crops: Tensor, keys: Sequence[str], draw: int) -> Tensor:
-        """What the recogniser reads, of crops (B, 3, H, W) in [-1, 1]."""
+    def base(self, crops: Tensor) -> Tensor:
+        """What does not change between draws, of crops (B, 3, H, W) in [-1, 1]."""
         raise NotImplementedError
+
+    def view(self, base: Tensor, keys: Sequence[str], draw: int) -> Tensor:
+        """What the recogniser reads."""
+        return base
 
     def embed(self, images: Tensor, keys: Sequence[str], draw: int, flip: bool) -> Tensor:
         """See :class:`PairEmbedder`: the sum of the unit embeddings of an image and its mirror image."""
         modules = [m for m in (self.recognizer, self.protector) if m is not None]
         modes = [module.training for module in modules]
-        device = next(self.recognizer.parameters()).device
         for module in modules:
             module.eval()
         try:
             with torch.inference_mode():
-                crops = _crops(images.to(device))
-                views = [crops, crops.flip(-1)] if flip else [crops]
-                rows = [self.recognizer(self.view(view, keys, draw)).float() for view in views]
+                bases = self._bases(images, flip)
+                rows = [self.recognizer(self.view(base, keys, draw)).float() for base in bases]
                 return torch.stack([nnf.normalize(row, dim=1) for row in rows]).sum(0)
         finally:
             for module, mode in zip(modules, modes, strict=True):
                 module.train(mode)
 
+    def _bases(self, images: Tensor, flip: bool) -> list[Tensor]:
+        """Of the images and their mirror images; kept for the next draw of the same batch."""
+        if self._last is not None and self._last[0] is images and self._last[1] == flip:
+            return self._last[2]
+        # The old ones go first: two batches of residues need not be there at once.
+        self._last = None
+        crops = _crops(images.to(next(self.recognizer.parameters()).device))
+        bases = [self.base(crop) for crop in ([crops, crops.flip(-1)] if flip else [crops])]
+        self._last = (images, flip, bases)
+        return bases
+
 
 class PlainEmbedder(Embedder):
     """The unprotected baseline: crops as they are."""
 
-    def view(self, crops: Tensor, keys: Sequence[str], draw: int) -> Tensor:
+    def base(self, crops: Tensor) -> Tensor:
         """The crops."""
         return crops
 
@@ -63,7 +77,7 @@ class PlainEmbedder(Embedder):
 class ResidueEmbedder(Embedder):
     """Stage 1 and the toy case: the residue, unshuffled; never leaves a client."""
 
-    def view(self, crops: Tensor, keys: Sequence[str], draw: int) -> Tensor:
+    def base(self, crops: Tensor) -> Tensor:
         """The residue (B, F, H, W)."""
         assert self.protector is not None
         return self.protector.residue(crops)
@@ -87,7 +101,12 @@ class ProtectedEmbedder(Embedder):
         super().__init__(recognizer, protector)
         self.seed, self.eight_bits = seed, eight_bits
 
-    def view(self, crops: Tensor, keys: Sequence[str], draw: int) -> Tensor:
+    def base(self, crops: Tensor) -> Tensor:
+        """The residue (B, F, H, W): the generator runs once, however many draws there are."""
+        assert self.protector is not None
+        return self.protector.residue(crops)
+
+    def view(self, base: Tensor, keys: Sequence[str], draw: int) -> Tensor:
         """X_p (B, 3n, H, W) in [0, 1]."""
         assert self.protector is not None
         copies, channels = self.protector.n_duplicate, self.protector.codec.channels
@@ -95,7 +114,7 @@ class ProtectedEmbedder(Embedder):
             permutation_of_key([f"{key}#{copy}" for key in keys], channels, self.seed, draw)
             for copy in range(copies)
         ]
-        protected: Tensor = self.protector(crops, torch.stack(orders, 1).to(crops.device))
+        protected: Tensor = self.protector.obfuscate(base, torch.stack(orders, 1).to(base.device))
         return (protected * 255).round() / 255 if self.eight_bits else protected
 
 

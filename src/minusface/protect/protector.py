@@ -67,8 +67,11 @@ class Protector(nn.Module):
             permutation: (B, F) or (B, n, F) integers; or the same of bools, True for channels to keep:
                 the paper's masking ablation, which blanks channels in the place of shuffling them.
         """
-        residue = self.residue(crops)
-        orders = permutation.view(len(crops), self.n_duplicate, self.codec.channels).unbind(1)
+        return self.obfuscate(self.residue(crops), permutation)
+
+    def obfuscate(self, residue: Tensor, permutation: Tensor) -> Tensor:
+        """The second half of :meth:`forward`: a residue (B, F, N, N) and permutations -> X_p."""
+        orders = permutation.view(len(residue), self.n_duplicate, self.codec.channels).unbind(1)
         return torch.cat([self._obfuscate(residue, order) for order in orders], dim=1)
 
     def _obfuscate(self, residue: Tensor, order: Tensor) -> Tensor:

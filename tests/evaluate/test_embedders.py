@@ -1,0 +1,74 @@
+"""Embedders: one pass of the generator a batch, permutations by (key, draw), the flip under the same one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from minusface.config import CodecConfig, GeneratorConfig, RecognizerConfig
+from minusface.errors import MinusfaceError
+from minusface.evaluate.embedders import ProtectedEmbedder, embedder_of
+from minusface.protect import Protector, permutation_of_key
+from minusface.recognize import Recognizer
+
+KEYS = ["a", "b", "c"]
+
+
+def models(n_duplicate: int = 1) -> tuple[Recognizer, Protector]:
+    protector = Protector(CodecConfig(size=16, ratio=4), GeneratorConfig(width=4), n_duplicate)
+    return Recognizer(RecognizerConfig("ir_lite", 8), 3 * n_duplicate, 16, "protected"), protector
+
+
+def images() -> Tensor:
+    random = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (3, 3, 16, 16), generator=random).to(torch.uint8)
+
+
+def test_the_generator_runs_once_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    recognizer, protector = models()
+    calls = []
+    original = Protector.residue
+    monkeypatch.setattr(
+        Protector, "residue", lambda self, crops: calls.append(1) or original(self, crops)
+    )
+    embedder, batch = ProtectedEmbedder(recognizer, protector), images()
+    drawn = [embedder.embed(batch, KEYS, draw, True) for draw in range(3)]
+    assert len(calls) == 2  # the images and their mirror images
+    assert not torch.equal(drawn[0], drawn[1])
+    for draw, found in enumerate(drawn):
+        fresh = ProtectedEmbedder(recognizer, protector).embed(images(), KEYS, draw, True)
+        torch.testing.assert_close(found, fresh)
+    embedder.embed(images(), KEYS, 0, True)
+    embedder.embed(images(), KEYS, 0, False)
+    assert len(calls) == 2 + 3 * 2 + 2 + 1
+
+
+@pytest.mark.parametrize("n_duplicate", [1, 2])
+def test_the_mirror_image_has_the_same_permutation(n_duplicate: int) -> None:
+    recognizer, protector = models(n_duplicate)
+    embedder, batch = ProtectedEmbedder(recognizer, protector, seed=5), images()
+    order = torch.stack(
+        [permutation_of_key([f"{k}#{i}" for k in KEYS], 48, 5, 2) for i in range(n_duplicate)], 1
+    )
+    recognizer.eval()
+    expected = torch.zeros(3, 8)
+    crops = batch.float() / 127.5 - 1
+    with torch.no_grad():
+        for view in (crops, crops.flip(-1)):
+            expected += torch.nn.functional.normalize(recognizer(protector(view, order)), dim=1)
+    torch.testing.assert_close(embedder.embed(batch, KEYS, 2, True), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_eight_bits_round() -> None:
+    recognizer, protector = models()
+    embedder = ProtectedEmbedder(recognizer, protector, eight_bits=True)
+    with torch.no_grad():
+        base = embedder.base(images().float() / 127.5 - 1)
+        seen = embedder.view(base, KEYS, 0) * 255
+    torch.testing.assert_close(seen, seen.round(), atol=1e-4, rtol=0)
+
+
+def test_protected_needs_its_protector() -> None:
+    with pytest.raises(MinusfaceError, match="needs the protector"):
+        embedder_of(models()[0], None)
