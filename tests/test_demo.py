@@ -176,10 +176,12 @@ def test_second_demo_keeps_the_trainings_of_the_first_aside(tmp_path: Path) -> N
         make_room(tmp_path)
         (tmp_path / "plain").mkdir()
         (tmp_path / "plain" / str(number)).touch()
+        (tmp_path / "report.html").write_text(str(number))
         (tmp_path / "mine.txt").touch()
     make_room(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.txt", "previous"]
     assert [p.name for p in (tmp_path / "previous" / "plain").iterdir()] == ["3"]
+    assert (tmp_path / "previous" / "report.html").read_text() == "3"
 
 
 class Angles:

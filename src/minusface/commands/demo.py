@@ -16,7 +16,7 @@ def demo(
 
     Finds and aligns the face in a photo, trains three small models (unprotected, stage 1, stage 2) under
     one recipe and time budget, compares them on people they have not seen, and shows every picture on the
-    way. Running it again starts over; the trainings of the run before are kept in OUT/previous.
+    way. Running it again starts over; what the run before wrote is kept in OUT/previous.
 
     Args:
         photo: a photo with a face; by default scikit-image's astronaut.

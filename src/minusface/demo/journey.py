@@ -31,7 +31,7 @@ from minusface.protect import Protector
 from minusface.recognize import Recognizer
 from minusface.types import ProtectedImage
 
-PREVIOUS = "previous"
+PREVIOUS, PICTURES, RESULTS, REPORT = "previous", "pictures", "results.json", "report.html"
 # Of the evaluation's time.
 PLAIN_PART = 0.12
 LOOK, WRITE = "evaluating on people not seen", "writing the report"
@@ -83,7 +83,7 @@ def run(options: Options, console: Console, budget: Budget | None = None) -> Fin
             settings=how,
             weights=str(packaged) if packaged else None,
             next_command=next_command(source, checkpoint, options),
-            report=out / "report.html",
+            report=out / REPORT,
         )
         write(found, pictures)
     return found
@@ -147,21 +147,23 @@ def packaged_weights() -> Path | None:
 
 
 def make_room(out: Path) -> None:
-    """Move the trainings of an earlier demo to ``previous/``, in the place of those before them.
+    """Move what an earlier demo wrote to ``previous/``, in the place of what is there.
 
-    A demo starts over rather than resume: its steps were planned for the time it had.
+    A demo starts over rather than resume: its steps were planned for the time it had. No report is left
+    that tells of other trainings than those beside it.
 
     Raises:
         MinusfaceError: the folder cannot be written to.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for task in STAGES:
-            old, kept = out / task, out / PREVIOUS / task
-            if old.is_dir():
-                shutil.rmtree(kept, ignore_errors=True)
+        for name in (*STAGES, PICTURES, RESULTS, REPORT):
+            old, kept = out / name, out / PREVIOUS / name
+            if old.exists():
                 kept.parent.mkdir(exist_ok=True)
-                old.rename(kept)
+                if kept.is_dir():
+                    shutil.rmtree(kept)
+                old.replace(kept)
     except OSError as error:
         raise MinusfaceError(f"{out}: cannot write ({error.strerror or error})") from error
 
@@ -212,6 +214,6 @@ def write(found: Findings, pictures: Pictures) -> None:
     """Pictures, results and report, each whole or not at all; the report last."""
     out = found.report.parent
     for name, image in pictures.files().items():
-        write_atomically(out / "pictures" / f"{name}.png", png(image))
-    write_atomically(out / "results.json", (json.dumps(found.as_json(), indent=1) + "\n").encode())
+        write_atomically(out / PICTURES / f"{name}.png", png(image))
+    write_atomically(out / RESULTS, (json.dumps(found.as_json(), indent=1) + "\n").encode())
     write_atomically(found.report, report(found, pictures).encode("utf-8", "replace"))
