@@ -1,13 +1,14 @@
 """A training step of each stage against the literal pipeline: time and peak memory.
 
-    python benchmarks/train_step.py [--batch 8] [--threads 2] [--width 64] [--backbone ir_18]
+    python benchmarks/train_step.py [--batch 32] [--threads 2] [--width 64] [--backbone ir_18]
         [--views 3] [--repeats 3] [--json FILE]
 
 Each variant runs in a process of its own, in turn, so that peak memory is its own:
 
 - ``literal``: float32, upsampled images, the shuffle sample by sample, a generator pass a view, the C
   library's allocator as it comes: what the reference implementation does;
-- ``float32``, ``bfloat16``: the package, with the settings of ``minusface train``.
+- ``float32``, ``bfloat16``: the package, with the settings of ``minusface train``;
+- ``recompute``: bfloat16 with ``recompute: true``.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 # Read when torch is loaded, in each variant's own process: threads wait asleep, on both sides.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-VARIANTS = ("literal", "float32", "bfloat16")
+VARIANTS = ("literal", "float32", "bfloat16", "recompute")
 STAGES = ("stage1", "stage2")
 CLASSES = 1000
 
@@ -61,6 +62,7 @@ def build_step(stage: str, variant: str, options: argparse.Namespace) -> Callabl
         generator=generator,
         recognizer=RecognizerConfig(options.backbone, 512, "as_is"),
         stage2=StageTwoConfig(permutations=views),
+        recompute=variant == "recompute",
         start=StartConfig(generator=str(folder)) if stage == "stage2" else StartConfig(),
     )
     if stage == "stage2":
@@ -87,7 +89,7 @@ def build_step(stage: str, variant: str, options: argparse.Namespace) -> Callabl
     faces = Faces(crops, labels, [""] * options.batch, torch.zeros(options.batch, dtype=torch.bool))
 
     def ours() -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=variant == "bfloat16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=variant != "float32"):
             return task(faces, random)["total"]
 
     if variant != "literal":
@@ -112,6 +114,8 @@ def measure(stage: str, variant: str, options: argparse.Namespace) -> dict[str, 
         keep_freed_memory()
     step = build_step(stage, variant, options)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Two steps until the allocator has all the blocks it will need.
+    step()
     step()
     times = []
     for _ in range(options.repeats):
@@ -124,6 +128,34 @@ def measure(stage: str, variant: str, options: argparse.Namespace) -> dict[str, 
         "step_mib": (peak - before) / 1024,
         "peak_mib": peak / 1024,
     }
+
+
+def floor(stage: str, options: argparse.Namespace) -> dict[str, float]:
+    """Milliseconds an image that our step's products alone would take at the best rate seen here."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    torch.set_num_threads(options.threads)
+    step = build_step(stage, "float32", options)
+    with FlopCounterMode(display=False) as counter:
+        step()
+    operations = counter.get_total_flops() / options.batch
+    found = {"gflop_per_image": operations / 1e9}
+    for dtype in (torch.float32, torch.bfloat16):
+        # The best of the step's own convolutions: on some machines its matrix product is slower.
+        maps, filters = torch.rand(8, 256, 28, 28), torch.rand(256, 256, 3, 3)
+        maps, filters = (
+            tensor.to(dtype, memory_format=torch.channels_last) for tensor in (maps, filters)
+        )
+        seconds = []
+        for _ in range(20):
+            start = time.perf_counter()
+            torch.conv2d(maps, filters, padding=1)
+            seconds.append(time.perf_counter() - start)
+        rate = 2 * 8 * 28 * 28 * 256 * 256 * 9 / min(seconds)
+        found[f"{str(dtype)[6:]}_gflops"] = rate / 1e9
+        found[f"{str(dtype)[6:]}_ms_per_image"] = operations / rate * 1000
+    return found
 
 
 def in_own_process(stage: str, variant: str, argv: list[str]) -> dict[str, float]:
@@ -139,7 +171,7 @@ def in_own_process(stage: str, variant: str, argv: list[str]) -> dict[str, float
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     for name, default in (
-        ("batch", 8),
+        ("batch", 32),
         ("threads", 2),
         ("width", 64),
         ("views", 3),
@@ -151,7 +183,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.one:
-        print(json.dumps(measure(*options.one.split("/"), options)))
+        stage, variant = options.one.split("/")
+        one = floor(stage, options) if variant == "floor" else measure(stage, variant, options)
+        print(json.dumps(one))
         return
     table: dict[str, Any] = {
         "options": {k: v for k, v in vars(options).items() if k not in ("json", "one")}
@@ -168,6 +202,14 @@ def main(argv: list[str]) -> None:
                 f"{stage + ' ' + variant:<22}{row['ms_per_image']:>10.0f}{row['ratio']:>7.1f}x"
                 f"{row['step_mib']:>10.0f}{row['memory_fraction']:>12.2f}"
             )
+        least = table[stage]["floor"] = in_own_process(stage, "floor", argv)
+        print(
+            f"{stage} floor: {least['gflop_per_image']:.0f} GFLOP an image, "
+            + ", ".join(
+                f"{least[f'{d}_ms_per_image']:.0f} ms in {d} at {least[f'{d}_gflops']:.0f} GFLOP/s"
+                for d in ("float32", "bfloat16")
+            )
+        )
     if options.json:
         options.json.write_text(json.dumps(table, indent=1))
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from minusface import checkpoint
+from minusface import checkpoint, files
 from minusface.checkpoint import CARD, FORMAT, Card, find, load_card, load_into, load_part, save
 from minusface.errors import MinusfaceError
 
@@ -339,9 +339,9 @@ def test_write_atomically_keeps_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "config.yaml"
-    checkpoint.write_atomically(file, b"old")
+    files.write_atomically(file, b"old")
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", counted(os.fsync, 1, OSError(errno.EDQUOT, "Disk quota")))
-        refused(lambda: checkpoint.write_atomically(file, b"new"), "config.yaml", "Disk quota")
+        refused(lambda: files.write_atomically(file, b"new"), "config.yaml", "Disk quota")
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
     assert file.read_bytes() == b"old"

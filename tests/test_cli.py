@@ -19,7 +19,7 @@ import pytest
 import torch
 import yaml
 
-from minusface import __version__, checkpoint
+from minusface import __version__, checkpoint, files
 from minusface.cli import VERBS, main
 from minusface.commands.training import TrainingReport, duration
 from minusface.train.loop import Progress
@@ -479,7 +479,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(checkpoint.os, "fsync", fail)
+    monkeypatch.setattr(files.os, "fsync", fail)
 
 
 @pytest.mark.usefixtures("full_disk")
@@ -510,7 +510,7 @@ def test_full_disk_while_saving_keeps_the_run(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(file)
 
-    monkeypatch.setattr(checkpoint.os, "fsync", fail_later)
+    monkeypatch.setattr(files.os, "fsync", fail_later)
     out = tmp_path / "run"
     flags = ("--save_every", 1, "--evaluation.every", 0)
     said = run("train", place.plain / "config.yaml", "--out", out, *flags)

@@ -8,10 +8,8 @@ checkpoint into the new one, and a crash at any moment leaves one of the two who
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -25,6 +23,7 @@ from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
 from minusface.errors import MinusfaceError
+from minusface.files import write_atomically
 
 CARD = "card.json"
 FORMAT = 1
@@ -57,22 +56,6 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a crash or a full disk leaves the old one, or none, never a half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise MinusfaceError(f"{path}: cannot write ({error.strerror or error})") from error
 
 
 def save(folder: Path, card: Card, parts: Mapping[str, Mapping[str, Tensor]]) -> None:

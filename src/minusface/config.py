@@ -138,9 +138,12 @@ class DataConfig:
     """What is trained on."""
 
     faces: str = "synthetic:200x10"
-    """A folder with a folder a person, or synthetic:PEOPLExIMAGES."""
+    """folder:DIR (a folder a person; or just DIR), list:FILE[@ROOT], tfrecord:INDEX.txt[@ROOT], recordio:DIR,
+    shards:PATTERN or synthetic:PEOPLExIMAGES."""
     people: str | None = None
-    """A file that lists the people to train on; by default all."""
+    """A file that lists the people to train on; by default all. Folders only."""
+    on_error: Literal["fail", "skip"] = "fail"
+    """What a corrupt record does: fail, or skip to the next one (counted and listed)."""
     flip: bool = True
     """Mirror half of the crops."""
     shift: int = 0
@@ -187,6 +190,9 @@ class TrainConfig:
     """Images a step; in stage 2 each is shown under several permutations in the same step."""
     precision: Precision = "float32"
     """float32, or bfloat16 for convolutions and matrix products (weights stay float32)."""
+    recompute: bool = False
+    """Compute activations again in the backward pass instead of keeping them: about a third more time,
+    a fraction of the memory. Generator and IR backbones."""
     device: str = "auto"
     """cpu, cuda, or auto: cuda where there is one."""
     log_every: int = 10

@@ -31,12 +31,13 @@ from minusface.config import (
     TrainConfig,
 )
 from minusface.data import FolderDataset, Loader
+from minusface.data.source import open_faces
 from minusface.errors import MinusfaceError
 from minusface.protect import Protector
 from minusface.recognize import Recognizer
 from minusface.train.augment import augment, to_crops
 from minusface.train.loop import Outcome, Progress
-from minusface.train.run import batches, open_faces, pick_device, train
+from minusface.train.run import batches, pick_device, train
 from minusface.train.settings import check_settings
 from minusface.train.tasks import Task
 from minusface.types import FaceCrop

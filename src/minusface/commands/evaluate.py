@@ -44,10 +44,11 @@ def evaluate(
         markdown: write the table to this file.
         roc: draw the ROC into this .png, .svg or .pdf file.
     """
-    from minusface.checkpoint import load_card, write_atomically
+    from minusface.checkpoint import load_card
     from minusface.errors import MinusfaceError
     from minusface.evaluate import markdown_table, read_pairs, to_json, write_roc_plot
     from minusface.evaluate.embedders import load_embedder
+    from minusface.files import write_atomically
     from minusface.memory import keep_freed_memory
     from minusface.weights import resolve
 

@@ -100,9 +100,9 @@ class _Run:
         Raises:
             MinusfaceError: an output cannot be written, so that going on makes no sense.
         """
-        from minusface.checkpoint import write_atomically
         from minusface.errors import MinusfaceError
         from minusface.faces import crops_from_files
+        from minusface.files import write_atomically
 
         size = self.protector.codec_config.size
         try:

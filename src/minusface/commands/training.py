@@ -98,10 +98,10 @@ def introduction(config: TrainConfig, held_out: bool) -> str:
     Raises:
         MinusfaceError: data, names or a device that are not there.
     """
-    from minusface.train.run import open_faces, pick_device
+    from minusface.train.run import open_configured, pick_device
 
     device = pick_device(config.device)
-    data = open_faces(config.data.faces, config.data.people, config.codec.size, config.seed)
+    data = open_configured(config)
     steps = len(data) // config.batch_size
     shown = f"batch {config.batch_size}"
     if config.task == "stage2" and config.stage2.permutations > 1:

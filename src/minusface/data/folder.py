@@ -106,6 +106,10 @@ class FolderDataset:
             )
         return Sample(image, int(self.labels[index]), key)
 
+    def encoded(self, index: int) -> bytes:
+        """The file's bytes as they are."""
+        return self._encoded(index, self.root / self.key(check_index(index, len(self))))
+
     def fingerprint(self) -> str:
         """SHA-256 (hex) over keys and file sizes."""
         return digest(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from minusface.checkpoint import find, write_atomically
+from minusface.checkpoint import find
 from minusface.demo.findings import EIGHT_BIT, PROTECTED, RESIDUE, UNPROTECTED, Findings
 from minusface.demo.html import report
 from minusface.demo.measure import Measured, measure_plain, measure_protected
@@ -26,6 +26,7 @@ from minusface.demo.source import Source, open_source
 from minusface.demo.training import STAGES, Budget, Trained, recipe, train_stage
 from minusface.errors import MinusfaceError
 from minusface.evaluate import VerificationResult
+from minusface.files import write_atomically
 from minusface.memory import keep_freed_memory
 from minusface.protect import Protector
 from minusface.recognize import Recognizer

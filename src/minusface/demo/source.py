@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from minusface.checkpoint import write_atomically
 from minusface.config import DataConfig
 from minusface.data import FaceDataset, FolderDataset, read_people
 from minusface.demo.training import Budget
 from minusface.errors import MinusfaceError
 from minusface.evaluate import Pair, PairList, folder_reader, read_pairs
+from minusface.files import write_atomically
 from minusface.recognize import TeacherFile
 from minusface.types import UInt8
 

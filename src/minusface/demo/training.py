@@ -29,7 +29,7 @@ from minusface.config import (
 )
 from minusface.data import Loader
 from minusface.train.loop import Progress
-from minusface.train.run import open_faces, train
+from minusface.train.run import open_configured, train
 
 STAGES: tuple[TaskName, ...] = ("plain", "stage1", "stage2")
 # A machine that becomes busier after its speed was measured may use this much more than its share.
@@ -137,7 +137,7 @@ def train_stage(
         MinusfaceError: what training raises.
     """
     began = time.monotonic()
-    dataset = open_faces(config.data.faces, config.data.people, config.codec.size, config.seed)
+    dataset = open_configured(config)
     per_epoch = Loader(dataset, config.batch_size, seed=config.seed).steps
     pace = measure_pace(config, per_epoch, budget.pace_steps, lambda note: show(0.0, note, seconds))
     left = seconds - (time.monotonic() - began)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from minusface.checkpoint import write_atomically
 from minusface.errors import MinusfaceError, choice_error
 from minusface.evaluate.verification import VerificationResult
+from minusface.files import write_atomically
 
 # Okabe and Ito's palette, told apart by the colour-blind too, without its yellow.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")

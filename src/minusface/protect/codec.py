@@ -20,6 +20,7 @@ from minusface.config import CodecConfig
 from minusface.errors import MinusfaceError, choice_error
 from minusface.memory import empty_large
 from minusface.protect.bases import analysis, dct_basis, haar_packet_basis, synthesis
+from minusface.protect.pointwise import pointwise_map
 
 # JPEG (JFIF) full range: rows Y, Cb, Cr; columns R, G, B; all in [0, 255].
 YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
@@ -154,12 +155,10 @@ class BlockCodec(nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             weight_ckm = weight.float().view(3, frequencies, inner)
             weight_kq = weight_ckm.permute(1, 2, 0).reshape(frequencies, inner * 3)
-            # A small matrix product a pixel: (B, M) by (M, 3). It reads hidden once.
             map_nmc = torch.matmul(self.pixel_weight_kn.T, weight_kq).view(-1, inner, 3)
-            hidden_nbm = hidden.float().permute(2, 3, 0, 1).flatten(0, 1)
-            colours_nbc = torch.bmm(hidden_nbm, map_nmc)
+            colours_bnc = pointwise_map(hidden, map_nmc)
             bias_cn = torch.matmul(bias.float().view(3, frequencies), self.pixel_weight_kn)
-            return self._to_pixels(colours_nbc.permute(1, 2, 0) + bias_cn)
+            return self._to_pixels(colours_bnc.transpose(1, 2) + bias_cn)
 
     def _to_pixels(self, ycc_bcn: Tensor, clamp: bool = True) -> Tensor:
         """Shifted YCbCr (B, 3, N*N) to RGB (B, 3, N, N), held in [0, 1] if asked."""

@@ -6,14 +6,16 @@ It is a pure module, apart from its training. Legend: B batch, F feature channel
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from minusface.config import GeneratorConfig
 from minusface.errors import MinusfaceError
+from minusface.recompute import recomputed
 
 LEVELS = 5
 # Four halvings: crops must divide evenly, or the skips would not fit.
@@ -60,6 +62,7 @@ class UNet(nn.Module):
         if width < 1:
             raise MinusfaceError(f"generator width {width}: expected at least 1")
         self.channels, self.width = channels, width
+        self.recompute = False
         widths = [width * 2**level for level in range(LEVELS)]
         ins = [channels, *widths[:-1]]
         self.down = nn.ModuleList(double_conv(a, b) for a, b in zip(ins, widths, strict=True))
@@ -84,13 +87,26 @@ class UNet(nn.Module):
                 f"expected sides divisible by {STRIDE}"
             )
         skips, hidden = [], features
-        for level, convs in enumerate(self.down):
-            hidden = convs(nn.functional.max_pool2d(hidden, 2) if level else hidden)
+        for level in range(LEVELS):
+            hidden = self._run(self._descend, level, hidden)
             skips.append(hidden)
         latent = skips.pop()
-        for up, merge in zip(self.up, self.merge, strict=True):
-            hidden = merge(torch.cat([skips.pop(), up(hidden)], dim=1))
+        for level in range(LEVELS - 1):
+            hidden = self._run(self._ascend, level, hidden, skips.pop())
         return hidden, latent
+
+    def _run(self, function: Callable[..., Tensor], level: int, *inputs: Tensor) -> Tensor:
+        if self.recompute:
+            return recomputed(self, partial(function, level), *inputs)
+        return function(level, *inputs)
+
+    def _descend(self, level: int, hidden: Tensor) -> Tensor:
+        pooled = nn.functional.max_pool2d(hidden, 2) if level else hidden
+        return cast(Tensor, self.down[level](pooled))
+
+    def _ascend(self, level: int, hidden: Tensor, skip: Tensor) -> Tensor:
+        both = torch.cat([skip, self.up[level](hidden)], dim=1)
+        return cast(Tensor, self.merge[level](both))
 
 
 def build_generator(config: GeneratorConfig, channels: int) -> UNet:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from minusface.errors import MinusfaceError
 from minusface.recognize.prelu import PReLU
+from minusface.recompute import recomputed
 
 WIDTHS = (64, 128, 256, 512)
 REDUCTION = 16
@@ -159,6 +160,7 @@ class IResNet(nn.Module):
                 body.append(ResidualUnit(inside, width, stride if number == 0 else 1, se))
                 inside = width
         self.body = nn.Sequential(*body)
+        self.recompute = False
         init_weights(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -172,7 +174,9 @@ class IResNet(nn.Module):
 
     def after_first(self, hidden: Tensor) -> Tensor:
         """All but the first convolution: its output to (B, D)."""
-        hidden = self.output_layer[:4](self.body(self.input_layer[1:](hidden)))
+        for layer in (self.input_layer[1:], *self.body):
+            hidden = recomputed(layer, layer, hidden) if self.recompute else layer(hidden)
+        hidden = self.output_layer[:4](hidden)
         norm = self.output_layer[4]
         return cast(Tensor, norm(hidden.to(cast(Tensor, norm.running_mean).dtype)))
 

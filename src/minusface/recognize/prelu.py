@@ -13,6 +13,9 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+# Elements a pass: three tensors of them stay in a core's cache.
+CHUNK = 1 << 18
+
 
 class _PReLU(torch.autograd.Function):
     """max(0, x) + slope * min(0, x), a slope a channel: x (B, K, H, W), slope (K,)."""
@@ -25,14 +28,21 @@ class _PReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         x, slope = ctx.saved_tensors
-        grad = grads[0]
         wide = slope.to(x.dtype).view(-1, *[1] * (x.ndim - 2))
-        # threshold_backward keeps the gradient where x > 0: a vectorised kernel for every dtype, which
-        # torch.where is not. At 0 the slope is the negative side's, as in torch.
-        above = torch.ops.aten.threshold_backward(grad, x, 0)
-        below = grad - above
-        grad_slope = (x * below).sum((0, *range(2, x.ndim)), dtype=slope.dtype)
-        return torch.addcmul(above, below, wide), grad_slope
+        grad_x = torch.empty_like(x)
+        grad_slope = torch.zeros_like(slope)
+        # A few samples at a time: what is in between stays in the cache.
+        count = max(1, len(x) * CHUNK // max(1, x.numel()))
+        parts = (torch.split(tensor, count) for tensor in (x, grads[0], grad_x))
+        for some, grad, into in zip(*parts, strict=True):
+            # threshold_backward keeps the gradient where x > 0: a vectorised kernel for every dtype,
+            # which torch.where is not. At 0 the slope is the negative side's, as in torch.
+            above = torch.ops.aten.threshold_backward(grad, some, 0)
+            below = grad - above
+            torch.addcmul(above, below, wide, out=into)
+            dims = (0, *range(2, x.ndim))
+            grad_slope += below.mul_(some).sum(dims, dtype=slope.dtype)
+        return grad_x, grad_slope
 
 
 class PReLU(nn.PReLU):

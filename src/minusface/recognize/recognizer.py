@@ -125,8 +125,9 @@ class Recognizer(nn.Module):
         # One map for all samples: it differs from a plain bias at the border, where the filter hangs out.
         ones = hidden.new_ones(1, 1, *hidden.shape[2:])
         border = nnf.conv2d(ones, constant, stride=stride, padding=padding)
+        # The sign goes into the filters, not into a tensor of the response's size.
         response = first(features) - border
-        response = response - nnf.conv2d(hidden, folded, stride=stride, padding=padding)
+        response = response + nnf.conv2d(hidden, -folded, stride=stride, padding=padding)
         return cast(Tensor, cast(Any, self.backbone).after_first(response))
 
     def embed(self, images: ProtectedImage | FaceCrop, batch_size: int = 64) -> Template:

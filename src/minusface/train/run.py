@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -11,10 +10,12 @@ from typing import cast
 import torch
 import yaml
 
-from minusface.checkpoint import CARD, Card, load_card, versions, write_atomically
+from minusface.checkpoint import CARD, Card, load_card, versions
 from minusface.config import TrainConfig
-from minusface.data import FaceDataset, FolderDataset, Loader
+from minusface.data import FaceDataset, Loader
+from minusface.data.source import open_faces
 from minusface.errors import MinusfaceError
+from minusface.files import write_atomically
 from minusface.recognize import Teacher, load_teacher
 from minusface.train.augment import augment, to_crops
 from minusface.train.loop import LoopConfig, Outcome, Progress, fit, step_seed
@@ -22,27 +23,18 @@ from minusface.train.losses import Faces
 from minusface.train.settings import check_settings
 from minusface.train.tasks import Task, build_task
 
-SYNTHETIC = re.compile(r"^synthetic:(\d+)x(\d+)$")
 # Augmentation draws from a stream of its own, so that a task may draw as much as it likes.
 AUGMENT_STREAM = 0x5EED
 
 
-def open_faces(faces: str, people: str | None, size: int, seed: int = 0) -> FaceDataset:
-    """The dataset that a config names: a folder, or ``synthetic:PEOPLExIMAGES``.
+def open_configured(config: TrainConfig) -> FaceDataset:
+    """The training data of a config.
 
     Raises:
-        MinusfaceError: a missing folder or list, or an ill-formed name.
+        MinusfaceError: see :func:`minusface.data.source.open_faces`.
     """
-    if faces.startswith("synthetic"):
-        from minusface.data.synthetic import SyntheticFaces
-
-        match = SYNTHETIC.match(faces)
-        if not match or not all(int(number) for number in match.groups()):
-            raise MinusfaceError(
-                f"data.faces {faces!r}: expected synthetic:PEOPLExIMAGES, say synthetic:200x10"
-            )
-        return SyntheticFaces(int(match[1]), int(match[2]), seed=seed, size=size)
-    return FolderDataset(faces, people=people, size=size)
+    data = config.data
+    return open_faces(data.faces, data.people, config.codec.size, config.seed, data.on_error)
 
 
 def pick_device(name: str) -> torch.device:
@@ -109,7 +101,7 @@ def train(
     check_settings(config)
     out, device = Path(config.out), pick_device(config.device)
     _check_out(out, resume)
-    dataset = open_faces(config.data.faces, config.data.people, config.codec.size, config.seed)
+    dataset = open_configured(config)
     loader = Loader(dataset, config.batch_size, seed=config.seed, workers=config.data.workers)
     task = build_task(config, dataset.classes, open_teacher(config, dataset)).to(device)
     if device.type == "cpu" or config.precision == "bfloat16":

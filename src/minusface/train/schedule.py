@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from minusface.config import OptimizerConfig, ScheduleConfig
 
@@ -27,9 +27,34 @@ def build_optimizer(
             if some:
                 group = {"params": some, "lr": lr, "weight_decay": decay}
                 settings.append({**group, "name": name, "base_lr": lr})
+    optimizer: torch.optim.Optimizer
+    # Fused: one pass over weights, gradients and momenta instead of one an operation.
     if config.name == "adamw":
-        return torch.optim.AdamW(settings, betas=(config.momentum, 0.999))
-    return torch.optim.SGD(settings, momentum=config.momentum)
+        optimizer = torch.optim.AdamW(settings, betas=(config.momentum, 0.999), fused=True)
+    else:
+        optimizer = torch.optim.SGD(settings, momentum=config.momentum, fused=True)
+    optimizer.register_step_pre_hook(_align_gradients)
+    return optimizer
+
+
+def _align_gradients(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """Lay gradients and moments out as their weights: a fused step walks them by address, not by index.
+
+    Moments that come from a checkpoint are contiguous, whatever the weights' layout is.
+    """
+
+    def aligned(tensor: Tensor, weight: Tensor) -> Tensor:
+        return torch.empty_like(weight).copy_(tensor)
+
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            if weight.grad is not None and weight.grad.stride() != weight.stride():
+                weight.grad = aligned(weight.grad, weight)
+            moments = optimizer.state.get(weight, {})
+            for name, value in moments.items():
+                same = isinstance(value, Tensor) and value.shape == weight.shape
+                if same and value.stride() != weight.stride():
+                    moments[name] = aligned(value, weight)
 
 
 def lr_factor(config: ScheduleConfig, epoch: float, epochs: float) -> float:

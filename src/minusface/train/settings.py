@@ -13,6 +13,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer.name": ("sgd", "adamw"),
     "schedule.name": ("step", "cosine"),
     "stage2.obfuscation": ("shuffle", "mask"),
+    "data.on_error": ("fail", "skip"),
 }
 # key: (least, whether the least itself is allowed, most, whether the most itself is allowed)
 RANGES: dict[str, tuple[float, bool, float, bool]] = {

@@ -17,11 +17,13 @@ from minusface.config import TrainConfig
 from minusface.errors import MinusfaceError
 from minusface.protect import Protector, draw_mask, draw_permutation
 from minusface.protect.codec import BlockCodec
+from minusface.protect.generator import UNet
 from minusface.recognize import (
     Recognizer,
     Teacher,
     warm_start,
 )
+from minusface.recognize.iresnet import IResNet
 from minusface.recognize.recognizer import RecognizerKind
 from minusface.train.losses import Faces, IdentityLoss, Losses, consistency, sparsity
 from minusface.train.settings import check_settings
@@ -233,6 +235,9 @@ def build_task(config: TrainConfig, classes: int, teacher: Teacher | None) -> Ta
             task: Task = StageTwo(config, classes, teacher, _frozen_protector(config))
         else:
             task = simple[config.task](config, classes, teacher)
+    for module in task.modules():
+        if isinstance(module, (UNet, IResNet)):
+            module.recompute = config.recompute
     if config.start.recognizer is not None:
         tensors = load_part(config.start.recognizer, prefix="recognizer.")
         warm_start(task.recognizer, tensors)

@@ -1,0 +1,115 @@
+"""People parted into those to train on and those to test on, and pairs of the latter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from minusface.errors import MinusfaceError
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Who trains, who tests, and the test pairs."""
+
+    train: list[str]
+    """Names of people, sorted."""
+    test: list[str]
+    """Names of other people, sorted."""
+    pairs: list[tuple[str, str, bool]]
+    """(key, key, same person), both of test people; genuine and impostor pairs in turn."""
+
+
+def split_people(
+    people: Sequence[str],
+    images: Sequence[Sequence[str]],
+    *,
+    test: float = 0.1,
+    pairs: int = 3000,
+    seed: int = 0,
+) -> Split:
+    """Draw disjoint people for training and testing, and as many genuine as impostor pairs.
+
+    The same people, images and seed give the same split. No pair is drawn twice.
+
+    Args:
+        people: names.
+        images: of each, the keys of the images.
+        test: part of the people, above 0 and below 1, that is held out.
+        pairs: genuine pairs, and impostor pairs as well; fewer where the held-out people have fewer.
+        seed: 0 or more.
+
+    Raises:
+        MinusfaceError: numbers out of range, fewer than four people, or nobody held out with two images.
+    """
+    if not 0 < test < 1:
+        raise MinusfaceError(f"test {test}: expected a part of the people, above 0 and below 1")
+    if pairs < 1 or seed < 0:
+        raise MinusfaceError(f"pairs {pairs}, seed {seed}: expected pairs >= 1 and seed >= 0")
+    if len(people) < 4:
+        raise MinusfaceError(f"{len(people)} people: expected 4 or more to split")
+    random = np.random.default_rng(seed)
+    held = min(max(2, round(len(people) * test)), len(people) - 2)
+    chosen = np.sort(random.permutation(len(people))[:held])
+    genuine = _genuine([len(images[person]) for person in chosen], pairs, random)
+    if not genuine:
+        raise MinusfaceError(
+            f"none of the {held} held-out people has two images: no genuine pair to draw "
+            "(try another seed or a larger test)"
+        )
+    impostors = _impostors([len(images[person]) for person in chosen], len(genuine), random)
+    drawn = [
+        (images[chosen[a]][i], images[chosen[b]][j], same)
+        for two in zip(genuine, impostors, strict=False)
+        for (a, i, b, j), same in zip(two, (True, False), strict=True)
+    ]
+    inside = set(chosen.tolist())
+    return Split(
+        train=sorted(name for number, name in enumerate(people) if number not in inside),
+        test=sorted(people[number] for number in chosen),
+        pairs=drawn,
+    )
+
+
+Draw = tuple[int, int, int, int]
+
+
+def _genuine(counts: Sequence[int], wanted: int, random: np.random.Generator) -> list[Draw]:
+    """Up to ``wanted`` pairs (person, image, same person, other image), people taking turns."""
+
+    def shuffled(person: int, count: int) -> Iterator[Draw]:
+        # Enough for anybody's share, without listing the millions of pairs of a thousand images.
+        order = random.permutation(count)[:200]
+        firsts, seconds = np.triu_indices(len(order), 1)
+        for k in random.permutation(len(firsts)):
+            yield person, int(order[firsts[k]]), person, int(order[seconds[k]])
+
+    several = [person for person, count in enumerate(counts) if count > 1]
+    turns = [shuffled(several[k], counts[several[k]]) for k in random.permutation(len(several))]
+    found: list[Draw] = []
+    while turns and len(found) < wanted:
+        left = []
+        for turn in turns:
+            pair = next(turn, None)
+            if pair is not None:
+                found.append(pair)
+                left.append(turn)
+        turns = left
+    return found[:wanted]
+
+
+def _impostors(counts: Sequence[int], wanted: int, random: np.random.Generator) -> list[Draw]:
+    """Up to ``wanted`` pairs of different people's images, people drawn alike however many images."""
+    found: dict[Draw, None] = {}
+    # Each try succeeds unless the pair was drawn before; the bound matters for a handful of images only.
+    for _ in range(20 * wanted + 100):
+        if len(found) == wanted:
+            break
+        a, b = sorted(random.choice(len(counts), 2, replace=False).tolist())
+        found[a, int(random.integers(counts[a])), b, int(random.integers(counts[b]))] = None
+    return list(found)
