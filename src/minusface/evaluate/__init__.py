@@ -1,5 +1,6 @@
 """Is it the same person? Pairs, verification metrics, similarity of images, reports."""
 
+from minusface.evaluate.embedding import Cache, PairEmbedder, embed_images
 from minusface.evaluate.metrics import (
     auc,
     best_threshold,
@@ -15,7 +16,6 @@ from minusface.evaluate.report import markdown_table, to_json, write_json, write
 from minusface.evaluate.similarity import psnr, ssim
 from minusface.evaluate.verification import (
     DrawMetrics,
-    PairEmbedder,
     VerificationResult,
     evaluate_pairs,
     score_pairs,
@@ -23,6 +23,7 @@ from minusface.evaluate.verification import (
 )
 
 __all__ = [
+    "Cache",
     "DrawMetrics",
     "Pair",
     "PairEmbedder",
@@ -31,6 +32,7 @@ __all__ = [
     "auc",
     "best_threshold",
     "eer",
+    "embed_images",
     "evaluate_pairs",
     "even_folds",
     "folder_reader",

@@ -13,7 +13,7 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 from minusface.errors import MinusfaceError
-from minusface.evaluate.verification import PairEmbedder
+from minusface.evaluate.embedding import PairEmbedder
 from minusface.protect import Protector, permutation_of_key
 from minusface.recognize import Recognizer
 

@@ -5,12 +5,11 @@ Legend: B batch, H, W pixels, D embedding, K distinct images, P pairs, R draws.
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +17,10 @@ from torch import Tensor
 
 from minusface.errors import MinusfaceError
 from minusface.evaluate import metrics
+from minusface.evaluate.embedding import Cache, PairEmbedder, embed_images
 from minusface.evaluate.metrics import Floats
 from minusface.evaluate.pairs import Bools, Ints, PairList
 from minusface.evaluate.reader import Reader, folder_reader
-from minusface.types import UInt8
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 FMRS = (1e-1, 1e-2, 1e-3)
@@ -29,26 +28,6 @@ FMRS = (1e-1, 1e-2, 1e-3)
 CHUNK = 1 << 14
 
 Rates = dict[float, float | None]
-
-
-class PairEmbedder(Protocol):
-    """A model under test, from crop to embedding."""
-
-    def embed(self, images: Tensor, keys: Sequence[str], draw: int, flip: bool) -> Tensor:
-        """Embed crops.
-
-        Args:
-            images: (B, 3, H, W) uint8, RGB.
-            keys: B names. What is random is drawn from the name and ``draw`` alone, so that numbers do not
-                depend on batches.
-            draw: number of the draw, from 0.
-            flip: sum the embeddings of the crop and of its mirror image, both protected with the same
-                permutation.
-
-        Returns:
-            (B, D) finite floats, of any length but zero.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -132,6 +111,7 @@ def evaluate_pairs(
     batch_size: int = 64,
     progress: Callable[[int, int], None] | None = None,
     name: str = "model",
+    cache: Cache | None = None,
 ) -> VerificationResult:
     """Verify pairs. Each distinct image is read once and embedded once a draw.
 
@@ -144,27 +124,24 @@ def evaluate_pairs(
         batch_size: images embedded at a time.
         progress: called with the embeddings done and those to do, after each batch.
         name: what the result is called in tables.
+        cache: where embeddings are kept, so that a stopped evaluation goes on.
 
     Raises:
         MinusfaceError: an image cannot be read or differs in size from its batch, an embedding is NaN or
             zero, numbers out of range, pairs of one kind or one fold only.
     """
-    for what, number in (("draws", draws), ("batch size", batch_size)):
-        if number < 1:
-            raise MinusfaceError(f"{what} {number}: expected 1 or more")
     _check_pairs(pairs)
-    read = folder_reader(faces) if isinstance(faces, (str, Path)) else faces
-    rows: list[list[Tensor]] = [[] for _ in range(draws)]
-    done, total = 0, len(pairs.keys) * draws
-    for keys, images in _batches(read, pairs.keys, batch_size):
-        for draw in range(draws):
-            with torch.no_grad():
-                found = embedder.embed(images, keys, draw, flip)
-            rows[draw].append(_unit_rows(found, keys))
-            done += len(keys)
-            if progress is not None:
-                progress(done, total)
-    scores = [score_pairs(torch.cat(batches), pairs.a_index, pairs.b_index) for batches in rows]
+    rows_rkd = embed_images(
+        embedder,
+        folder_reader(faces) if isinstance(faces, (str, Path)) else faces,
+        pairs.keys,
+        draws=draws,
+        flip=flip,
+        batch_size=batch_size,
+        progress=progress,
+        cache=cache,
+    )
+    scores = [score_pairs(rows_kd, pairs.a_index, pairs.b_index) for rows_kd in rows_rkd]
     return verification_result(name, scores, pairs, flip)
 
 
@@ -227,45 +204,6 @@ def _check_pairs(pairs: PairList) -> None:
         raise MinusfaceError(
             f"{len(pairs)} pairs in one fold, expected two folds or more: two pairs of each kind"
         )
-
-
-def _batches(
-    read: Reader, keys: Sequence[str], batch_size: int
-) -> Iterator[tuple[list[str], Tensor]]:
-    """Keys and images (B, 3, H, W) uint8."""
-    for start in range(0, len(keys), batch_size):
-        batch = list(keys[start : start + batch_size])
-        images: list[UInt8] = []
-        for key in batch:
-            image = read(key)
-            if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
-                raise MinusfaceError(
-                    f"{key}: {image.dtype} {image.shape}, expected uint8 (H, W, 3), RGB"
-                )
-            if images and image.shape != images[0].shape:
-                raise MinusfaceError(
-                    f"{key}: image of shape {image.shape}, others of the batch {images[0].shape}"
-                )
-            images.append(image)
-        yield batch, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-
-
-def _unit_rows(embeddings: Tensor, keys: Sequence[str]) -> Tensor:
-    """(B, D) to float32 rows of length one on the CPU."""
-    if embeddings.ndim != 2 or len(embeddings) != len(keys):
-        raise MinusfaceError(
-            f"embeddings of shape {tuple(embeddings.shape)} for {len(keys)} images, "
-            "expected one row an image"
-        )
-    rows = embeddings.detach().to("cpu", torch.float64)
-    lengths = rows.norm(dim=1, keepdim=True)
-    for key, length in zip(keys, lengths.flatten().tolist(), strict=True):
-        if not math.isfinite(length):
-            raise MinusfaceError(f"{key}: its embedding holds NaN or infinity")
-        if length == 0:
-            raise MinusfaceError(f"{key}: its embedding is zero, which has no direction")
-    unit: Tensor = (rows / lengths).to(torch.float32)
-    return unit
 
 
 def _draw_metrics(scores: Floats, pairs: PairList) -> DrawMetrics:

@@ -1,0 +1,58 @@
+"""A folder of photos to a folder of crops."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from skimage.data import astronaut
+
+from minusface.errors import MinusfaceError
+from minusface.faces import is_crop, read_photo
+from minusface.faces.folders import MISSES, SHEET, align_folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    root = tmp_path / "photos"
+    for person in ("a", "b"):
+        (root / person).mkdir(parents=True)
+        cv2.imwrite(str(root / person / "1.png"), cv2.cvtColor(astronaut(), cv2.COLOR_RGB2BGR))
+    cv2.imwrite(str(root / "b" / "wall.png"), np.full((120, 160, 3), 128, np.uint8))
+    (root / "b" / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    return root
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_crops_misses_and_a_sheet(photos: Path, tmp_path: Path, workers: int) -> None:
+    out, passed = tmp_path / "crops", []
+    done = align_folder(photos, out, workers=workers, advance=passed.append)
+    assert (done.photos, done.written, done.present, sum(passed)) == (4, 2, 0, 4)
+    assert [name for name, _ in done.misses] == ["b/cut.jpg", "b/wall.png"]
+    assert is_crop(read_photo(out / "a" / "1.jpg"))
+    rows = list(csv.reader((out / MISSES).open()))
+    assert rows == [["photo", "reason"], *[list(miss) for miss in done.misses]]
+    assert read_photo(out / SHEET).shape == (112, 12 * 112, 3)
+
+
+def test_goes_on_where_it_stopped(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "crops"
+    align_folder(photos, out, workers=1)
+    kept = (out / "a" / "1.jpg").stat().st_mtime_ns
+    (out / "b" / "1.jpg").unlink()
+    done = align_folder(photos, out, workers=1)
+    assert (done.written, done.present) == (1, 1)
+    assert (out / "a" / "1.jpg").stat().st_mtime_ns == kept
+
+
+def test_refusals(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(MinusfaceError, match="no such folder"):
+        align_folder(tmp_path / "none", tmp_path / "out")
+    with pytest.raises(MinusfaceError, match="lies inside"):
+        align_folder(photos, photos / "crops")
+    (photos / "a" / "1.jpeg").write_bytes(b"")
+    with pytest.raises(MinusfaceError, match="would overwrite"):
+        align_folder(photos, tmp_path / "out")
