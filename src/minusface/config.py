@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 CodecName = Literal["dct", "dwt", "raw"]
 Precision = Literal["float32", "bfloat16"]
@@ -134,6 +134,24 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True)
+class BranchConfig:
+    """One of several datasets trained on side by side, with people and a margin head of its own."""
+
+    faces: str
+    """As data.faces."""
+    people: str | None = None
+    """As data.people."""
+    batch_size: int = 64
+    """Images of this dataset a step."""
+    weight: float = 1.0
+    """Weight of its classification loss, times head.weight."""
+    scale: float = 64.0
+    """As head.scale."""
+    margin: float = 0.5
+    """As head.margin."""
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """What is trained on."""
 
@@ -144,6 +162,9 @@ class DataConfig:
     """A file that lists the people to train on; by default all. Folders only."""
     on_error: Literal["fail", "skip"] = "fail"
     """What a corrupt record does: fail, or skip to the next one (counted and listed)."""
+    branches: tuple[BranchConfig, ...] = ()
+    """Several datasets at once, each with faces, people, batch_size, weight, scale and margin of its own, in
+    the place of data.faces, data.people and batch_size. An epoch is one pass over the one of most steps."""
     flip: bool = True
     """Mirror half of the crops."""
     shift: int = 0
@@ -213,3 +234,15 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     evaluation: EvalConfig = field(default_factory=EvalConfig)
     start: StartConfig = field(default_factory=StartConfig)
+
+
+def plain(config: TrainConfig) -> dict[str, Any]:
+    """A config as YAML and JSON can hold it."""
+
+    def listed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: listed(inner) for key, inner in value.items()}
+        return [listed(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+    raw: dict[str, Any] = listed(asdict(config))
+    return raw

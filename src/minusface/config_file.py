@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from minusface.arguments import nearest, tidy
-from minusface.config import TrainConfig
+from minusface.config import TrainConfig, plain
 from minusface.errors import MinusfaceError
 from minusface.train.settings import check_settings
 
@@ -57,9 +57,7 @@ def config_parser() -> Any:
 
 def config_yaml(config: TrainConfig) -> str:
     """Every setting as YAML, as :func:`read_config` reads it."""
-    raw = dataclasses.asdict(config)
-    raw["schedule"]["milestones"] = list(config.schedule.milestones)
-    return yaml.safe_dump(raw, sort_keys=False)
+    return yaml.safe_dump(plain(config), sort_keys=False)
 
 
 def known_keys() -> list[str]:
@@ -110,6 +108,11 @@ def useless(config: TrainConfig) -> list[str]:
         reasons["stage2.consistency"] = "stage2.permutations is 1"
     if config.schedule.name == "cosine":
         reasons |= dict.fromkeys(("schedule.milestones", "schedule.gamma"), "schedule is cosine")
+    if config.data.branches:
+        reasons |= dict.fromkeys(
+            ("data.faces", "data.people", "batch_size", "head.scale", "head.margin"),
+            "each of data.branches has its own",
+        )
     if config.data.faces.startswith("synthetic"):
         reasons["data.people"] = "the faces are synthetic"
     elif config.evaluation.pairs is None:

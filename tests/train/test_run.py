@@ -18,6 +18,7 @@ from torch import Tensor
 
 from minusface.checkpoint import load_card, load_part
 from minusface.config import (
+    BranchConfig,
     CodecConfig,
     DataConfig,
     DistillConfig,
@@ -465,3 +466,38 @@ def test_settings_that_cannot_be(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(MinusfaceError) as caught:
         check_settings(replace(TrainConfig(), **changes))
     assert message in str(caught.value)
+
+
+def branched(people: Path, out: Path, *weights: float) -> TrainConfig:
+    """The same people under several heads, with batches of two, three and so on."""
+    branches = tuple(
+        BranchConfig(str(people), batch_size=2 + k, weight=weight, scale=8.0, margin=0.1)
+        for k, weight in enumerate(weights)
+    )
+    data = DataConfig(branches=branches)
+    return settings(people, out, epochs=1.0, data=data, head=HeadConfig(weight=0.5))
+
+
+def test_branches_have_heads_of_their_own(people: Path, tmp_path: Path) -> None:
+    outcome = train(branched(people, tmp_path / "two", 1.0, 0.25))
+    assert outcome.step == 6  # twelve images, two at a time
+    tensors = load_part(tmp_path / "two" / "last", part="training")
+    assert sum("identity.branches" in name for name in tensors) == 2
+    first = losses(tmp_path / "two")[0]
+    expected = 0.5 * (first["margin0"] + 0.25 * first["margin1"])
+    assert first["identity"] == pytest.approx(expected, rel=1e-5)
+    assert first["margin0"] != first["margin1"]
+
+
+def test_branches_go_on_as_unbroken(people: Path, tmp_path: Path) -> None:
+    whole = train(branched(people, tmp_path / "whole", 1.0, 1.0))
+    config = branched(people, tmp_path / "half", 1.0, 1.0)
+    train(config, report=stop_at(4))
+    assert train(config, resume=True).step == whole.step
+    assert losses(tmp_path / "half")[-2:] == losses(tmp_path / "whole")[-2:]
+
+
+def test_branch_refusals(people: Path, tmp_path: Path) -> None:
+    config = branched(people, tmp_path / "run", 1.0)
+    big = replace(config.data.branches[0], batch_size=99)
+    refused(lambda: train(replace(config, data=DataConfig(branches=(big,)))), "batch size 99")

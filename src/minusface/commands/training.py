@@ -98,15 +98,15 @@ def introduction(config: TrainConfig, held_out: bool) -> str:
     Raises:
         MinusfaceError: data, names or a device that are not there.
     """
-    from minusface.train.run import open_configured, pick_device
+    from minusface.train.run import open_loader, pick_device
 
     device = pick_device(config.device)
-    data = open_configured(config)
-    steps = len(data) // config.batch_size
-    shown = f"batch {config.batch_size}"
+    loader = open_loader(config)
+    data, steps, batch = loader.dataset, loader.steps, loader.batch_size
+    shown = f"batch {batch}"
     if config.task == "stage2" and config.stage2.permutations > 1:
         views = config.stage2.permutations
-        shown += f" x {views} permutations = {config.batch_size * views} protected images"
+        shown += f" x {views} permutations = {batch * views} protected images"
     weights = ""
     if config.task in ("stage1", "toy"):
         weights = f", loss {config.loss.alpha:g} * l1 + {config.loss.beta:g} * identity"

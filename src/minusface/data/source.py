@@ -47,7 +47,7 @@ def open_faces(
     Raises:
         MinusfaceError: an unknown format, a missing file, or a list of people where it has no use.
     """
-    kind, place = _parts(spec)
+    kind, place = source_parts(spec)
     if people is not None and kind != "folder":
         raise MinusfaceError(f"data.people: only for a folder of people, but {spec} is {kind}")
     if kind == "folder":
@@ -57,7 +57,12 @@ def open_faces(
     return _openers()[kind](place, size, on_error)
 
 
-def _parts(spec: str) -> tuple[str, str]:
+def source_parts(spec: str) -> tuple[str, str]:
+    """Format and place of a line, as :func:`open_faces` reads it.
+
+    Raises:
+        MinusfaceError: an unknown format.
+    """
     kind, colon, place = spec.partition(":")
     if colon and kind in FORMATS:
         return kind, place

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from minusface.config import TrainConfig
 from minusface.data import SyntheticFaces, synthetic_pairs
+from minusface.data.source import source_parts
 from minusface.errors import MinusfaceError
 from minusface.evaluate.embedders import embedder_of
 from minusface.evaluate.pairs import Pair, PairList, read_pairs
@@ -39,14 +40,14 @@ def held_out(
     if config.evaluation.every <= 0:
         return None
     if config.evaluation.pairs is not None:
-        faces = config.evaluation.faces or config.data.faces
-        if faces.startswith("synthetic"):
+        kind, faces = source_parts(config.evaluation.faces or config.data.faces)
+        if kind != "folder":
             raise MinusfaceError(
-                "evaluation.faces: expected the face folder of evaluation.pairs, not drawn faces"
+                f"evaluation.faces: expected the face folder of evaluation.pairs, not {kind} data"
             )
         pairs = read_pairs(config.evaluation.pairs, faces)
         read = folder_reader(faces, config.codec.size)
-    elif config.data.faces.startswith("synthetic"):
+    elif config.data.faces.startswith("synthetic") and not config.data.branches:
         pairs, read = synthetic_held_out(config.codec.size, config.seed)
     else:
         return None

@@ -6,7 +6,8 @@ Legend: B batch, V permutations an image (views), N side of a crop, D embedding.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as nnf
@@ -38,25 +39,35 @@ class IdentityLoss(nn.Module):
 
     Args:
         config: ``head.weight`` and ``distill`` say which terms there are.
-        classes: people in the training data.
+        classes: people in the training data; with ``data.branches``, of each.
         teacher: where ``distill.teacher`` is given.
     """
 
-    def __init__(self, config: TrainConfig, classes: int, teacher: Teacher | None) -> None:
+    def __init__(
+        self, config: TrainConfig, classes: int | Sequence[int], teacher: Teacher | None
+    ) -> None:
         super().__init__()
+        counts = [classes] if isinstance(classes, int) else list(classes)
+        self.branches = nn.ModuleList()
+        self.starts = [0, *accumulate(counts)]
         self.head: MarginHead | None = None
         self.distill: DistillLoss | None = None
         self.teacher, self.config = teacher, config
         size = config.recognizer.embedding_size
         if config.head.weight > 0:
-            if classes < 2:
+            if min(counts) < 2:
                 raise MinusfaceError(
-                    f"data: {classes} person, expected 2 or more to train on labels"
+                    f"data: {min(counts)} person, expected 2 or more to train on labels"
                 )
-            self.head = build_head(config.head, size, classes)
+            if config.data.branches:
+                for count, branch in zip(counts, config.data.branches, strict=True):
+                    own = replace(config.head, scale=branch.scale, margin=branch.margin)
+                    self.branches.append(build_head(own, size, count))
+            else:
+                self.head = build_head(config.head, size, counts[0])
         if teacher is not None and config.distill.weight > 0:
             self.distill = DistillLoss(size, teacher.size, config.distill.pairwise)
-        if self.head is None and self.distill is None:
+        if self.head is None and self.distill is None and not self.branches:
             raise MinusfaceError(
                 "nothing to learn: head.weight is 0 and distill.teacher is not given"
             )
@@ -69,12 +80,27 @@ class IdentityLoss(nn.Module):
             logits = self.head(embeddings, faces.labels.repeat(views))
             losses["margin"] = head_loss(logits, faces.labels.repeat(views))
             total = total + self.config.head.weight * losses["margin"]
+        if self.branches:
+            for name, loss in self._of_branches(embeddings, faces.labels.repeat(views)).items():
+                weight = self.config.data.branches[len(losses)].weight
+                losses[name] = loss
+                total = total + self.config.head.weight * weight * loss
         if self.distill is not None and self.teacher is not None:
             targets = self.teacher.targets(faces.keys, faces.crops, faces.flipped)
             parts = self.distill(embeddings, targets.repeat(views, 1))
             losses["cosine"], losses["pairwise"] = parts.cosine, parts.pairwise
             total = total + self.config.distill.weight * parts.total
         return {**losses, "identity": total}
+
+    def _of_branches(self, embeddings: Tensor, labels: Tensor) -> Losses:
+        """Each branch's loss on its own samples."""
+        losses: Losses = {}
+        for number, head in enumerate(self.branches):
+            start, end = self.starts[number], self.starts[number + 1]
+            own = (labels >= start) & (labels < end)
+            own_labels = labels[own] - start
+            losses[f"margin{number}"] = head_loss(head(embeddings[own], own_labels), own_labels)
+        return losses
 
 
 def sparsity(latent: Tensor, target: float) -> Tensor:

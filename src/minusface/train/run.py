@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import cast
 
 import torch
 import yaml
 
 from minusface.checkpoint import CARD, Card, load_card, versions
-from minusface.config import TrainConfig
+from minusface.config import TrainConfig, plain
 from minusface.data import FaceDataset, Loader
+from minusface.data.branches import BranchLoader, Joined
 from minusface.data.source import open_faces
 from minusface.errors import MinusfaceError
 from minusface.files import write_atomically
@@ -27,8 +26,32 @@ from minusface.train.tasks import Task, build_task
 AUGMENT_STREAM = 0x5EED
 
 
+def open_loader(config: TrainConfig) -> Loader | BranchLoader:
+    """The training data of a config in batches: one dataset, or branches side by side.
+
+    Raises:
+        MinusfaceError: see :func:`minusface.data.source.open_faces`; a dataset smaller than its batch.
+    """
+    data, seed, workers = config.data, config.seed, config.data.workers
+    if not data.branches:
+        return Loader(open_configured(config), config.batch_size, seed=seed, workers=workers)
+    size, on_error = config.codec.size, data.on_error
+    return BranchLoader(
+        [
+            Loader(
+                open_faces(branch.faces, branch.people, size, seed, on_error),
+                branch.batch_size,
+                # Branches of one dataset are drawn differently.
+                seed=step_seed(seed, number),
+                workers=workers,
+            )
+            for number, branch in enumerate(data.branches)
+        ]
+    )
+
+
 def open_configured(config: TrainConfig) -> FaceDataset:
-    """The training data of a config.
+    """The training data of a config without branches.
 
     Raises:
         MinusfaceError: see :func:`minusface.data.source.open_faces`.
@@ -57,7 +80,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def batches(
-    loader: Loader, config: TrainConfig, device: torch.device
+    loader: Loader | BranchLoader, config: TrainConfig, device: torch.device
 ) -> Callable[[int], Iterator[tuple[Faces, int]]]:
     """From a step on, augmented batches forever; the same for the same step, whenever it is reached."""
 
@@ -101,16 +124,17 @@ def train(
     check_settings(config)
     out, device = Path(config.out), pick_device(config.device)
     _check_out(out, resume)
-    dataset = open_configured(config)
-    loader = Loader(dataset, config.batch_size, seed=config.seed, workers=config.data.workers)
-    task = build_task(config, dataset.classes, open_teacher(config, dataset)).to(device)
+    loader = open_loader(config)
+    dataset = loader.dataset
+    classes = [p.classes for p in dataset.parts] if isinstance(dataset, Joined) else dataset.classes
+    task = build_task(config, classes, open_teacher(config, dataset)).to(device)
     if device.type == "cpu" or config.precision == "bfloat16":
         # Convolutions run fastest with channels innermost; values stay the same.
         task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     card = Card(
         task=config.task,
         model=task.spec(),
-        config=_plain(config),
+        config=plain(config),
         data={
             "name": dataset.name,
             "images": len(dataset),
@@ -121,7 +145,7 @@ def train(
     )
     if resume:
         _check_same(out / "last", card)
-    write_atomically(out / "config.yaml", yaml.safe_dump(_plain(config), sort_keys=False).encode())
+    write_atomically(out / "config.yaml", yaml.safe_dump(plain(config), sort_keys=False).encode())
     settings = LoopConfig(
         out=out,
         seed=config.seed,
@@ -178,10 +202,3 @@ def _check_same(last: Path, card: Card) -> None:
             raise MinusfaceError(
                 f"{last}: was trained with {key} {before.config.get(key)}, the config has {card.config[key]}"
             )
-
-
-def _plain(config: TrainConfig) -> dict[str, object]:
-    """The config as YAML and JSON can hold it."""
-    raw = asdict(config)
-    raw["schedule"]["milestones"] = list(config.schedule.milestones)
-    return cast("dict[str, object]", raw)

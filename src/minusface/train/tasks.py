@@ -5,7 +5,7 @@ Legend: B batch, V permutations an image (views), F channels, N side of a crop, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,13 +28,16 @@ from minusface.recognize.recognizer import RecognizerKind
 from minusface.train.losses import Faces, IdentityLoss, Losses, consistency, sparsity
 from minusface.train.settings import check_settings
 
+# How many people; a number a branch where there are branches.
+Classes = int | Sequence[int]
+
 
 class Task(nn.Module):
     """What the stages share: a recogniser, an identity loss, the names things are saved under."""
 
     kind: RecognizerKind = "crop"
 
-    def __init__(self, config: TrainConfig, classes: int, teacher: Teacher | None) -> None:
+    def __init__(self, config: TrainConfig, classes: Classes, teacher: Teacher | None) -> None:
         super().__init__()
         self.config = config
         self.protector: Protector | None = None
@@ -113,7 +116,7 @@ class StageOne(Task):
 
     kind: RecognizerKind = "features"
 
-    def __init__(self, config: TrainConfig, classes: int, teacher: Teacher | None) -> None:
+    def __init__(self, config: TrainConfig, classes: Classes, teacher: Teacher | None) -> None:
         super().__init__(config, classes, teacher)
         self.protector = Protector(config.codec, config.generator)
 
@@ -164,7 +167,7 @@ class StageTwo(Task):
     kind: RecognizerKind = "protected"
 
     def __init__(
-        self, config: TrainConfig, classes: int, teacher: Teacher | None, protector: Protector
+        self, config: TrainConfig, classes: Classes, teacher: Teacher | None, protector: Protector
     ) -> None:
         super().__init__(config, classes, teacher)
         self.protector = protector.eval().requires_grad_(False)
@@ -211,14 +214,14 @@ class StageTwo(Task):
         return torch.cat(views).float()
 
 
-def build_task(config: TrainConfig, classes: int, teacher: Teacher | None) -> Task:
+def build_task(config: TrainConfig, classes: Classes, teacher: Teacher | None) -> Task:
     """The task of a config, with fresh weights drawn from the config's seed.
 
     Raises:
         MinusfaceError: settings that do not go together, or a start checkpoint of the wrong kind.
     """
     check_settings(config)
-    simple: dict[str, Callable[[TrainConfig, int, Teacher | None], Task]] = {
+    simple: dict[str, Callable[[TrainConfig, Classes, Teacher | None], Task]] = {
         "plain": Plain,
         "toy": StageOne,
         "stage1": StageOne,

@@ -1,0 +1,106 @@
+"""Several datasets trained on side by side: each step takes a batch of every one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+
+import torch
+
+from minusface.data.dataset import FaceDataset, Sample, check_index, digest
+from minusface.data.loader import Batch, Loader
+from minusface.errors import MinusfaceError
+
+
+class Joined:
+    """Datasets one after the other; people stay apart, whatever their names.
+
+    Args:
+        parts: the datasets. Labels of each are moved up by the people before it; keys stay as they are,
+            so that a teacher's names fit, and are unique within a part only.
+    """
+
+    def __init__(self, parts: Sequence[FaceDataset]) -> None:
+        self.parts = list(parts)
+        self.label_starts = [0, *accumulate(part.classes for part in parts)]
+        self._starts = [0, *accumulate(len(part) for part in parts)]
+
+    @property
+    def name(self) -> str:
+        """The parts' names."""
+        return " + ".join(part.name for part in self.parts)
+
+    @property
+    def classes(self) -> int:
+        """People of all parts."""
+        return self.label_starts[-1]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, index: int) -> Sample:
+        """One image of one part."""
+        check_index(index, len(self))
+        number = next(k for k, start in enumerate(self._starts[1:]) if index < start)
+        sample = self.parts[number][index - self._starts[number]]
+        label = sample.label + self.label_starts[number]
+        return Sample(sample.image, label, sample.key)
+
+    def keys(self) -> Iterator[str]:
+        """All keys, part after part, of the parts that list theirs."""
+        for part in self.parts:
+            yield from getattr(part, "keys", tuple)()
+
+    def fingerprint(self) -> str:
+        """Of the parts' fingerprints, in their order."""
+        return digest(part.fingerprint() for part in self.parts)
+
+
+class BranchLoader:
+    """Batches that hold one batch of each branch, in the branches' order.
+
+    An epoch is one pass over the branch of most steps; shorter ones begin anew, shuffled anew. Which
+    images a step holds depends on its number and the branches' seeds alone.
+
+    Args:
+        loaders: one a branch, all with ``drop_last``.
+
+    Raises:
+        MinusfaceError: no branch.
+    """
+
+    def __init__(self, loaders: Sequence[Loader]) -> None:
+        if not loaders:
+            raise MinusfaceError("data.branches: empty, expected one or more")
+        self.loaders = list(loaders)
+        self.dataset = Joined([loader.dataset for loader in loaders])
+        self.batch_size = sum(loader.batch_size for loader in loaders)
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return max(loader.steps for loader in self.loaders)
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from ``start_step`` on: exactly the tail of the whole epoch."""
+        first = epoch * self.steps + start_step
+        streams = [_forever(loader, first) for loader in self.loaders]
+        for _ in range(start_step, self.steps):
+            yield self._join([next(stream) for stream in streams])
+
+    def _join(self, batches: Sequence[Batch]) -> Batch:
+        labels, indices, keys = [], [], []
+        for number, batch in enumerate(batches):
+            labels.append(batch.labels + self.dataset.label_starts[number])
+            indices.append(batch.indices + self.dataset._starts[number])
+            keys += batch.keys
+        images = torch.cat([batch.images for batch in batches])
+        return Batch(images, torch.cat(labels), keys, torch.cat(indices))
+
+
+def _forever(loader: Loader, step: int) -> Iterator[Batch]:
+    """A branch's batches from its own step on."""
+    epoch, offset = divmod(step, loader.steps)
+    while True:
+        yield from loader.epoch(epoch, offset)
+        epoch, offset = epoch + 1, 0
