@@ -35,6 +35,7 @@ VERBS = {
     "evaluate": Verb(
         "evaluate:evaluate", "accuracy of checkpoints on a list of pairs", ("checkpoints",)
     ),
+    "data": Verb("data:data", "inspect, convert, align and split face datasets"),
     "inspect": Verb(
         "inspect:inspect", "what a checkpoint, a face folder or an image holds", ("path",)
     ),

@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# Images whose wide copies exist at a time.
+SOME = 8
+
 
 class _PointwiseMap(torch.autograd.Function):
     """``out[b, p, c] = sum_m hidden[b, p, m] map[p, m, c]``, one small matrix product a pixel."""
@@ -18,19 +21,25 @@ class _PointwiseMap(torch.autograd.Function):
     def forward(ctx: Any, hidden_bpm: Tensor, map_pmc: Tensor) -> Tensor:
         # The narrow tensor is kept, not its float32 copy: it is the largest of the backward pass.
         ctx.save_for_backward(hidden_bpm, map_pmc)
-        wide_pbm = hidden_bpm.to(map_pmc.dtype).transpose(0, 1)
-        return torch.bmm(wide_pbm, map_pmc).transpose(0, 1)
+        return torch.cat([_apply(some, map_pmc) for some in torch.split(hidden_bpm, SOME)])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         hidden_bpm, map_pmc = ctx.saved_tensors
-        # Batched products of strided small matrices take torch's slowest path on a CPU: ten times the
-        # whole map. One copy of the gradient, three numbers a pixel, avoids it.
-        grad_pbc = grads[0].transpose(0, 1).contiguous()
-        grad_hidden = torch.bmm(grad_pbc, map_pmc.transpose(1, 2)).transpose(0, 1)
-        wide_pbm = hidden_bpm.to(map_pmc.dtype).transpose(0, 1)
-        grad_map = torch.bmm(grad_pbc.transpose(1, 2), wide_pbm).transpose(1, 2)
-        return grad_hidden.to(hidden_bpm.dtype), grad_map
+        grad_hidden, grad_map = torch.empty_like(hidden_bpm), torch.zeros_like(map_pmc)
+        parts = (torch.split(t, SOME) for t in (hidden_bpm, grads[0], grad_hidden))
+        for some, grad, into in zip(*parts, strict=True):
+            # Batched products of strided small matrices take torch's slowest path on a CPU: ten times the
+            # whole map. One copy of the gradient, three numbers a pixel, avoids it.
+            grad_pbc = grad.transpose(0, 1).contiguous()
+            into.copy_(torch.bmm(grad_pbc, map_pmc.transpose(1, 2)).transpose(0, 1))
+            wide_pbm = some.to(map_pmc.dtype).transpose(0, 1)
+            grad_map += torch.bmm(grad_pbc.transpose(1, 2), wide_pbm).transpose(1, 2)
+        return grad_hidden, grad_map
+
+
+def _apply(hidden_bpm: Tensor, map_pmc: Tensor) -> Tensor:
+    return torch.bmm(hidden_bpm.to(map_pmc.dtype).transpose(0, 1), map_pmc).transpose(0, 1)
 
 
 def pointwise_map(hidden: Tensor, map_pmc: Tensor) -> Tensor:

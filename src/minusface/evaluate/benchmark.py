@@ -1,0 +1,106 @@
+"""A benchmark by name: its pairs, where their images come from, and what tells its data apart."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from minusface.data.dataset import digest
+from minusface.errors import MinusfaceError
+from minusface.evaluate.pairs import PairList, read_pairs
+from minusface.evaluate.reader import Reader, folder_reader
+
+# Names people use, and the files they stand for below --root.
+BIN_NAMES = ("lfw", "cfp_fp", "cfp_ff", "agedb_30", "calfw", "cplfw")
+GROUPS = {"rfw": ("African", "Asian", "Caucasian", "Indian")}
+KNOWN = (*BIN_NAMES, *GROUPS)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Pairs to verify."""
+
+    name: str
+    pairs: PairList
+    read: Reader
+    """From a pair's key to (H, W, 3) bytes, RGB."""
+    fingerprint: str
+    """SHA-256 (hex) of what the images are, for caches."""
+    group: str | None = None
+    """What it is a part of, where a mean over parts is reported: ``rfw``."""
+
+
+def pairs_benchmark(pairs: Path | str, faces: Path | str, size: int | None = None) -> Benchmark:
+    """A list of pairs on a face folder; see :func:`minusface.evaluate.pairs.read_pairs`."""
+    listed = read_pairs(pairs, faces)
+    root = Path(faces)
+
+    def lines() -> list[str]:
+        stats = ((key, (root / key).stat()) for key in listed.keys)
+        return [f"{key}\t{stat.st_size}\t{stat.st_mtime_ns}" for key, stat in stats]
+
+    return Benchmark(Path(pairs).stem, listed, folder_reader(root, size), digest(lines()))
+
+
+def find_benchmarks(
+    suite: Sequence[str], root: Path | str | None = None, size: int = 112
+) -> list[Benchmark]:
+    """The benchmarks of a suite.
+
+    Each entry is a ``.bin`` file (InsightFace's), or a name: ``lfw``, ``cfp_fp``, ``cfp_ff``, ``agedb_30``,
+    ``calfw``, ``cplfw`` for ``ROOT/NAME.bin`` (``cfp_ff`` and ``cfp_fp`` also for CFP's own folder
+    ``ROOT/cfp-dataset``), and ``rfw`` for its four ``ROOT/RACE_test.bin`` (also in ``ROOT/rfw``).
+
+    Args:
+        suite: entries.
+        root: where names are looked for; by default the working folder.
+        size: side of the crops in pixels.
+
+    Raises:
+        MinusfaceError: an unknown name, or a missing or refused file.
+    """
+    where = Path(root) if root is not None else Path()
+    if root is not None and not where.is_dir():
+        raise MinusfaceError(f"{where}: no such folder, expected the benchmarks' files in it")
+    found: list[Benchmark] = []
+    for entry in suite:
+        found += _entry(entry, where, size)
+    return found
+
+
+def _entry(entry: str, root: Path, size: int) -> list[Benchmark]:
+    name = entry.lower()
+    if entry.endswith(".bin"):
+        path = Path(entry) if Path(entry).is_file() else root / entry
+        return [_binary(path, size)]
+    if name in GROUPS:
+        folder = root / name if (root / name).is_dir() else root
+        return [_binary(folder / f"{part}_test.bin", size, group=name) for part in GROUPS[name]]
+    if name in BIN_NAMES:
+        path = root / f"{name}.bin"
+        own = root / "cfp-dataset"
+        if not path.is_file() and name.startswith("cfp_") and own.is_dir():
+            return [_cfp(own, name.removeprefix("cfp_").upper(), size)]
+        return [_binary(path, size)]
+    raise MinusfaceError(
+        f"unknown benchmark {entry!r} (known: {', '.join(KNOWN)}, or the path of a .bin file)"
+    )
+
+
+def _binary(path: Path, size: int, group: str | None = None) -> Benchmark:
+    from minusface.evaluate.suites.binfile import read_bin
+
+    if not path.is_file():
+        raise MinusfaceError(f"{path}: no such file, expected a benchmark's .bin")
+    held = read_bin(path, size)
+    sha = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Benchmark(path.stem, held.pairs, held.read, sha, group)
+
+
+def _cfp(folder: Path, protocol: str, size: int) -> Benchmark:
+    raise NotImplementedError
+
+
+Find = Callable[[], Sequence[Benchmark]]
