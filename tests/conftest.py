@@ -18,3 +18,9 @@ def shared() -> Path:
     if not (folder / "golden").is_dir():
         pytest.skip("../shared is not here: no golden outputs, no real faces")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test finds what another, or an earlier version, has kept."""
+    monkeypatch.setenv("MINUSFACE_CACHE", str(tmp_path_factory.mktemp("cache")))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -222,6 +224,7 @@ def test_evaluate_puts_models_side_by_side(place: Place, run: Run, tmp_path: Pat
 def test_evaluation_repeats_and_listens_to_its_flags(place: Place, run: Run) -> None:
     def results(*flags: object) -> dict[str, Any]:
         where = ("--pairs", place.pairs, "--faces", place.faces, "--draws", 1, "--json", "-")
+        where += ("--cache", "none")
         said = run("evaluate", place.stage2, *where, *flags)
         assert said.code == 0, said.err
         found: dict[str, Any] = json.loads(said.out)[0]
@@ -234,6 +237,88 @@ def test_evaluation_repeats_and_listens_to_its_flags(place: Place, run: Run) -> 
         assert results(*flags)["threshold"] != first["threshold"], flags
     assert results("--flip", "true", "--png8=false") == first
     assert results("--no-flip") == results("--flip=false")
+
+
+def bin_of(place: Place, path: Path) -> Path:
+    """The place's pairs as a .bin."""
+    lines = [line.split("\t") for line in place.pairs.read_text().splitlines()]
+    images = [(place.faces / key).read_bytes() for a, b, _ in lines for key in (a, b)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps((images, [same == "1" for *_, same in lines])))
+    return path
+
+
+def test_a_suite_in_one_table(place: Place, run: Run, tmp_path: Path) -> None:
+    bin_of(place, tmp_path / "lfw.bin")
+    for race in ("African", "Asian", "Caucasian", "Indian"):
+        bin_of(place, tmp_path / "rfw" / f"{race}_test.bin")
+    files = {kind: tmp_path / f"r.{kind}" for kind in ("csv", "json", "png")}
+    said = run(
+        *("evaluate", "--checkpoint", place.plain, "--checkpoint", place.stage2, "--draws", 2),
+        *("--suite", "lfw,rfw", "--root", tmp_path, "--name", "plain", "--name", "protected"),
+        *("--csv", files["csv"], "--json", files["json"], "--worst", files["png"]),
+    )
+    assert said.code == 0, said.err
+    rows = list(csv.DictReader(files["csv"].open()))
+    assert len(rows) == 2 * 5 + 2
+    assert rows[0]["name"] == "plain, lfw"
+    assert rows[-1]["name"].startswith("protected, rfw (mean")
+    parts = [float(row["accuracy"]) for row in rows if row["name"].endswith("_test")][1::2]
+    assert float(rows[-1]["accuracy"]) == pytest.approx(np.mean(parts))
+    assert float(rows[-1]["accuracy_std"]) == pytest.approx(np.std(parts, ddof=1))
+    assert cv2.imread(str(files["png"])).shape[0] > 8 * SIZE
+    pairs = ("--pairs", place.pairs, "--faces", place.faces, "--json", "-")
+    listed = json.loads(run("evaluate", place.plain, *pairs).out)[0]
+    # The same images and pairs through another door, with other folds.
+    assert float(rows[0]["auc"]) == pytest.approx(listed["auc"])
+
+
+def test_a_stopped_evaluation_goes_on(place: Place, run: Run, tmp_path: Path) -> None:
+    where = ("--pairs", place.pairs, "--faces", place.faces, "--cache", tmp_path / "kept")
+    first = run("evaluate", place.stage2, *where)
+    files = list((tmp_path / "kept").iterdir())
+    assert files
+    for file in files:
+        file.write_bytes(b"")
+    assert run("evaluate", place.stage2, *where).out == first.out
+    assert run("evaluate", place.stage2, *where, "--seed", 1).out != first.out
+    assert len(list((tmp_path / "kept").iterdir())) == 2 * len(files)
+
+
+def test_a_bare_onnx_embedder_stands_in_the_same_table(run: Run, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper, types = onnx.helper, onnx.TensorProto
+    graph = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["x"], ["p"]),
+            helper.make_node("Flatten", ["p"], ["y"]),
+        ],
+        "means",
+        [helper.make_tensor_value_info("x", types.FLOAT, ["b", 3, 112, 112])],
+        [helper.make_tensor_value_info("y", types.FLOAT, ["b", 3])],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "means.onnx")
+    random = np.random.default_rng(0)
+    colours = random.integers(30, 220, (8, 3))
+    pictures = [
+        cv2.imencode(".png", np.full((112, 112, 3), colours[n // 2], np.uint8))[1].tobytes()
+        for n in range(16)
+    ]
+    genuine = [pictures[n] for n in range(16)]
+    impostor = [pictures[n] for k in range(8) for n in (2 * k, (2 * k + 2) % 16)]
+    (tmp_path / "x.bin").write_bytes(pickle.dumps((genuine + impostor, [True] * 8 + [False] * 8)))
+    suite = ("--suite", tmp_path / "x.bin", "--json", "-")
+    result = json.loads(run("evaluate", tmp_path / "means.onnx", *suite).out)[0]
+    assert (result["name"], result["auc"]) == ("means.onnx", 1.0)
+    assert "no such file" in run("evaluate", tmp_path / "none.onnx", *suite).line
+
+
+def test_what_to_measure_on_is_needed(place: Place, run: Run) -> None:
+    assert "nothing to measure on" in run("evaluate", place.plain).line
+    assert "go together" in run("evaluate", place.plain, "--pairs", place.pairs).line
+    assert "no checkpoint" in run("evaluate", "--suite", "lfw").line
+    assert "unknown benchmark 'lwf'" in run("evaluate", place.plain, "--suite", "lwf").line
 
 
 def test_roc(place: Place, run: Run, tmp_path: Path) -> None:

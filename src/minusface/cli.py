@@ -33,7 +33,7 @@ VERBS = {
     "protect": Verb("protect:protect", "photos or crops to protected images", ("inputs",)),
     "train": Verb("train:train", "train a baseline, stage 1 or stage 2 from a YAML file"),
     "evaluate": Verb(
-        "evaluate:evaluate", "accuracy of checkpoints on a list of pairs", ("checkpoints",)
+        "evaluate:evaluate", "accuracy of models on pairs or benchmarks", ("checkpoints",)
     ),
     "data": Verb("data:data", "inspect, convert, align and split face datasets"),
     "inspect": Verb(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from minusface.data.dataset import digest
 from minusface.errors import MinusfaceError
-from minusface.evaluate.pairs import PairList, read_pairs
+from minusface.evaluate.pairs import Pair, PairList, read_pairs
 from minusface.evaluate.reader import Reader, folder_reader
+from minusface.types import UInt8
 
 # Names people use, and the files they stand for below --root.
 BIN_NAMES = ("lfw", "cfp_fp", "cfp_ff", "agedb_30", "calfw", "cplfw")
@@ -100,7 +103,50 @@ def _binary(path: Path, size: int, group: str | None = None) -> Benchmark:
 
 
 def _cfp(folder: Path, protocol: str, size: int) -> Benchmark:
-    raise NotImplementedError
+    from minusface.evaluate.suites.cfp import cfp_reader, read_cfp
+    from minusface.faces import align_photo, read_photo
+
+    def align(path: Path) -> UInt8:
+        return align_photo(read_photo(path), size=size)[0].crop
+
+    pairs = read_cfp(folder, protocol)
+    lines = [f"{key}\t{_size(folder / key)}" for key in pairs.keys]
+    read = cfp_reader(folder, size, align, read_photo)
+    return Benchmark(f"cfp_{protocol.lower()}", pairs, read, digest(lines))
 
 
-Find = Callable[[], Sequence[Benchmark]]
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise MinusfaceError(f"{path}: cannot read ({error.strerror or error})") from error
+
+
+def with_impostors(pairs: PairList) -> PairList:
+    """The pairs and, where all are genuine, as many impostor pairs made of the same images.
+
+    Images that a chain of genuine pairs connects are one person; others are taken for different people,
+    which the list itself does not say.
+
+    Raises:
+        MinusfaceError: no two people to pair.
+    """
+    if not pairs.same.all():
+        return pairs
+    person = list(range(len(pairs.keys)))
+
+    def root(image: int) -> int:
+        while person[image] != image:
+            image = person[image]
+        return image
+
+    for a, b in zip(pairs.a_index.tolist(), pairs.b_index.tolist(), strict=True):
+        person[root(a)] = root(b)
+    made: list[Pair] = []
+    for step in range(1, len(pairs)):
+        for a, b in zip(pairs.a_index, np.roll(pairs.b_index, -step), strict=True):
+            if root(int(a)) != root(int(b)) and len(made) < len(pairs):
+                made.append(Pair(pairs.keys[a], pairs.keys[b], False))
+    if not made:
+        raise MinusfaceError(f"{len(pairs)} genuine pairs of one person: no impostor pair to make")
+    return PairList.from_pairs([*pairs, *made])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from collections.abc import Sequence
@@ -31,6 +32,28 @@ def markdown_table(results: Sequence[VerificationResult]) -> str:
     lines = [header, ["---", *("---:" for _ in header[1:])]]
     lines += [_row(result, fars) for result in results]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def csv_table(results: Sequence[VerificationResult]) -> str:
+    """One row a result, rates as parts of one; an empty field: nothing random, or too few pairs to tell."""
+    fars = sorted({far for result in results for far in result.tar_at_far}, reverse=True)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    columns = (
+        "name",
+        "pairs",
+        "draws",
+        "accuracy",
+        "accuracy_std",
+        "accuracy_spread",
+        "eer",
+        "auc",
+    )
+    writer.writerow([*columns, *(f"tar_at_far_{far:g}" for far in fars)])
+    for result in results:
+        fields = [getattr(result, column) for column in columns]
+        writer.writerow([*fields, *(result.tar_at_far.get(far) for far in fars)])
+    return out.getvalue()
 
 
 def to_json(results: Sequence[VerificationResult]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +191,35 @@ def verification_result(
         per_draw=drawn,
         scores=np.stack(scores),
         same=pairs.same,
+    )
+
+
+def mean_over_groups(name: str, parts: Sequence[VerificationResult]) -> VerificationResult:
+    """The mean of groups' results, as fairness rows report it: ``accuracy_std`` is the groups' deviation.
+
+    Args:
+        name: what the row is called.
+        parts: two or more results of one model, with equally many draws.
+    """
+    accuracies = [part.accuracy for part in parts]
+    spreads = [part.accuracy_spread for part in parts if part.accuracy_spread is not None]
+    return replace(
+        parts[0],
+        name=name,
+        pairs=sum(part.pairs for part in parts),
+        genuine=sum(part.genuine for part in parts),
+        images=sum(part.images for part in parts),
+        accuracy=statistics.fmean(accuracies),
+        accuracy_std=statistics.stdev(accuracies),
+        accuracy_spread=statistics.fmean(spreads) if spreads else None,
+        eer=statistics.fmean(part.eer for part in parts),
+        auc=statistics.fmean(part.auc for part in parts),
+        tar_at_far=_mean_rates([part.tar_at_far for part in parts]),
+        threshold_at_fmr=_mean_rates([part.threshold_at_fmr for part in parts]),
+        threshold=statistics.fmean(part.threshold for part in parts),
+        per_draw=(),
+        scores=np.concatenate([part.scores for part in parts], axis=1),
+        same=np.concatenate([part.same for part in parts]),
     )
 
 

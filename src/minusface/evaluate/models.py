@@ -1,0 +1,75 @@
+"""What can be put under test: a checkpoint, or a bare ONNX embedder by its file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from minusface.checkpoint import load_card, versions
+from minusface.evaluate.embedders import load_embedder
+from minusface.evaluate.embedding import PairEmbedder
+from minusface.recognize.distill import OnnxTeacher
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model under test."""
+
+    name: str
+    embedder: PairEmbedder
+    draws_matter: bool
+    """Whether its embeddings depend on permutations."""
+    size: int
+    """Side of its crops in pixels."""
+    fingerprint: str
+    """SHA-256 (hex) of its weights and of what else decides its embeddings."""
+
+
+class OnnxEmbedder:
+    """A recogniser in ONNX on plain crops: (B, 3, H, W) floats in [-1, 1], RGB, to (B, D).
+
+    Raises:
+        MinusfaceError: onnxruntime is not installed, or no model of this form.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self._model = OnnxTeacher(path)
+
+    def embed(self, images: Tensor, keys: Sequence[str], draw: int, flip: bool) -> Tensor:
+        """See :class:`PairEmbedder`: the sum of the unit embeddings of an image and its mirror image."""
+        unused = torch.zeros(len(images), dtype=torch.bool)
+        views = [images, images.flip(-1)] if flip else [images]
+        return torch.stack([self._model.targets(keys, view, unused) for view in views]).sum(0)
+
+
+def load_model(
+    path: Path | str, name: str | None = None, *, seed: int = 0, eight_bits: bool = False
+) -> Model:
+    """The model in a checkpoint folder or an ``.onnx`` file.
+
+    Args:
+        path: where it is.
+        name: for tables; by default the path and the task.
+        seed: of the permutations.
+        eight_bits: round protected images as a PNG does.
+
+    Raises:
+        MinusfaceError: no model, or a damaged one.
+    """
+    if Path(path).suffix.lower() == ".onnx":
+        embedder = OnnxEmbedder(path)
+        sha = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return Model(name or Path(path).name, embedder, False, 112, sha)
+    card = load_card(path)
+    found = load_embedder(path, seed=seed, eight_bits=eight_bits)
+    # Files are named by their own hashes in the card.
+    said = json.dumps([card.model, card.files, seed, eight_bits, versions()])
+    sha = hashlib.sha256(said.encode()).hexdigest()
+    called = name or f"{path} ({card.task})"
+    return Model(called, found, found.draws_matter, found.recognizer.size, sha)

@@ -1,0 +1,1 @@
+"""Readers of the field's benchmarks, each in the form its authors published it in."""
