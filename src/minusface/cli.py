@@ -36,6 +36,16 @@ VERBS = {
         "evaluate:evaluate", "accuracy of models on pairs or benchmarks", ("checkpoints",)
     ),
     "data": Verb("data:data", "inspect, convert, align and split face datasets"),
+    "import-tface": Verb(
+        "tface:import_tface",
+        "a checkpoint of the reference implementation to ours",
+        ("checkpoint",),
+    ),
+    "export-tface": Verb(
+        "tface:export_tface",
+        "a checkpoint of ours to the reference implementation's",
+        ("checkpoint",),
+    ),
     "inspect": Verb(
         "inspect:inspect", "what a checkpoint, a face folder or an image holds", ("path",)
     ),

@@ -1,0 +1,145 @@
+"""TFace's checkpoints come in, give the reference's outputs, and go back unchanged."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from minusface import Protector, Recognizer
+from minusface.cli import main
+from minusface.errors import MinusfaceError
+from minusface.tface.weights import export_tface, import_tface, read_state, to_checkpoint
+from tests.reference.weights import by_rule
+
+NAMES = ("stage1_IR_18", "stage2_IR_18", "stage1_IR_50", "stage2_IR_50")
+
+
+def state_of(shared: Path, which: str) -> dict[str, Tensor]:
+    names = json.loads((shared / "golden" / "tface_state_dict_names.json").read_text())
+    return by_rule(names[which])
+
+
+@pytest.mark.parametrize("which", NAMES)
+def test_outputs_are_the_references(shared: Path, tmp_path: Path, which: str) -> None:
+    torch.save({f"module.{k}": v for k, v in state_of(shared, which).items()}, tmp_path / "c.pth")
+    card = import_tface(tmp_path / "c.pth", tmp_path / "ours")
+    stage, _, backbone = which.partition("_")
+    assert (card.task, card.model["recognizer"]["backbone"]) == (stage, backbone.lower())
+    golden = np.load(shared / "golden" / "model.npz")
+    dct = np.load(shared / "golden" / "dct.npz")
+    crops = torch.from_numpy(dct["images"]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    protector = Protector.load(tmp_path / "ours").eval()
+    recognizer = Recognizer.load(tmp_path / "ours").eval()
+    with torch.no_grad():
+        if stage == "stage1":
+            seen = protector.subtract(crops).residue
+        else:
+            seen = protector(crops, torch.from_numpy(dct["permutation"]).long())
+            assert np.abs(seen.numpy() - golden[f"{which}_protected"]).max() < 1e-3
+        embedding = recognizer(seen).numpy()
+    wanted = golden[f"{which}_embedding"]
+    assert np.abs(embedding - wanted).max() < 1e-3 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("which", NAMES[:2])
+def test_there_and_back(shared: Path, tmp_path: Path, which: str) -> None:
+    state = state_of(shared, which)
+    torch.save(state, tmp_path / "c.pth")
+    import_tface(tmp_path / "c.pth", tmp_path / "ours")
+    assert export_tface(tmp_path / "ours", tmp_path / "back.pth") == len(state)
+    back = read_state(tmp_path / "back.pth")
+    assert set(back) == set(state)
+    for name, tensor in state.items():
+        assert torch.equal(back[name], tensor), name
+        assert back[name].dtype == tensor.dtype, name
+
+
+@pytest.fixture(scope="module")
+def small(shared: Path) -> dict[str, Tensor]:
+    return state_of(shared, "stage2_IR_18")
+
+
+def refused(state: Any, words: str) -> None:
+    with pytest.raises(MinusfaceError, match=words) as error:
+        to_checkpoint(state, "c.pth")
+    assert "\n" not in str(error.value)
+
+
+def test_other_tensors_are_named(small: dict[str, Tensor]) -> None:
+    def without(name: str) -> dict[str, Tensor]:
+        return {k: v for k, v in small.items() if k != name}
+
+    refused(without("recognizer.body.3.res_layer.4.weight"), "body.3.res_layer.4.weight is missing")
+    refused({**small, "recognizer.more": torch.zeros(1)}, "more is not of it")
+    refused({**small, "head.weight": torch.zeros(1)}, "head.weight")
+    refused(without("generator.backbone.deconv_2.bias"), "up.1.bias is missing")
+    refused({**small, "generator.backbone.x": torch.zeros(1)}, "backbone.x")
+    refused({k: v for k, v in small.items() if "input_layer" not in k}, "no IR recogniser")
+    refused({"a": torch.zeros(1)}, "no IR recogniser")
+    wide = small["recognizer.input_layer.0.weight"].repeat(1, 2, 1, 1)
+    refused({**small, "recognizer.input_layer.0.weight": wide}, "6 input channels")
+
+
+def test_a_bare_recogniser_is_an_unprotected_model(
+    small: dict[str, Tensor], tmp_path: Path
+) -> None:
+    bare = {k.removeprefix("recognizer."): v for k, v in small.items() if "recognizer." in k}
+    torch.save({"state_dict": bare}, tmp_path / "arc.pth")
+    assert import_tface(tmp_path / "arc.pth", tmp_path / "ours").task == "plain"
+    assert Recognizer.load(tmp_path / "ours").kind == "crop"
+    export_tface(tmp_path / "ours", tmp_path / "back.pth")
+    assert set(read_state(tmp_path / "back.pth")) == set(bare)
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch /tmp/minusface-was-here",)
+
+
+@pytest.mark.parametrize(
+    ("held", "words"),
+    [([1, 2], "holds a list"), ({}, "holds a dict"), ({"a": 3}, "'a' is no tensor")],
+)
+def test_other_files(tmp_path: Path, held: Any, words: str) -> None:
+    torch.save(held, tmp_path / "c.pth")
+    with pytest.raises(MinusfaceError, match=words):
+        read_state(tmp_path / "c.pth")
+
+
+def test_code_is_not_run(tmp_path: Path) -> None:
+    torch.save({"a": Evil()}, tmp_path / "c.pth")
+    with pytest.raises(MinusfaceError, match="holds code"):
+        read_state(tmp_path / "c.pth")
+    assert not Path("/tmp/minusface-was-here").exists()
+
+
+def test_the_commands(
+    small: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(small, tmp_path / "c.pth")
+    arguments = ["import-tface", str(tmp_path / "c.pth"), "--out", str(tmp_path / "ours")]
+    assert main(arguments) == 0
+    assert "stage2: ir_18, 3 input channels, 512-d templates, generator of width 64" in (
+        capsys.readouterr().out
+    )
+    assert main(arguments) == 2
+    assert "holds a checkpoint already" in capsys.readouterr().err
+    assert main(["inspect", str(tmp_path / "ours")]) == 0
+    capsys.readouterr()
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "c.pth").read_bytes()[:5000])
+    for file, words in (("cut.pth", "damaged or truncated"), ("none.pth", "cannot read")):
+        assert main(["import-tface", str(tmp_path / file), "--out", str(tmp_path / "x")]) == 2
+        said = capsys.readouterr().err
+        assert words in said
+        assert said.count("\n") == 1
+    assert not (tmp_path / "x").exists()
+    back = ["export-tface", str(tmp_path / "ours"), "--out", str(tmp_path / "b.pth")]
+    assert main(back) == 0
+    assert "225 tensors" in capsys.readouterr().out
