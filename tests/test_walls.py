@@ -181,4 +181,10 @@ def test_the_package_uses_no_pickle() -> None:
         assert not {"pickle", "dill", "joblib"} & imports(module), module
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
-                assert ast.unparse(node.func) not in ("torch.load", "torch.save"), module
+                called = ast.unparse(node.func)
+                if called in ("torch.load", "torch.save"):
+                    # The reference's checkpoints are such files; nothing of ours is.
+                    assert module == "minusface.tface.weights", module
+                if called == "torch.load":
+                    given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                    assert given.get("weights_only") == "True", module

@@ -5,8 +5,8 @@ Legend: K rows, D embedding, P pairs, F false-accept rates.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from minusface.errors import MinusfaceError
 from minusface.evaluate.metrics import Floats
-from minusface.evaluate.pairs import Bools
 
 Floating = npt.NDArray[np.floating]
 Indices = npt.NDArray[np.integer]
@@ -26,17 +25,22 @@ CHUNK_BYTES = 1 << 19
 BLOCK = 1 << 18
 
 
-class OperatingPoint(NamedTuple):
-    """Where a false-accept rate is just not exceeded."""
+class OperatingPoints(NamedTuple):
+    """Where false-accept rates are just not exceeded; NaN where the pairs are too few to tell."""
 
-    target: float
-    """The false-accept rate asked for."""
-    far: float
-    """The one reached: part of impostor pairs accepted."""
-    tar: float
-    """Part of genuine pairs accepted."""
-    threshold: float
-    """Lowest score that is accepted; the next number above the highest score where none may be."""
+    target: Floats
+    """(F,) the false-accept rates asked for."""
+    far: Floats
+    """(F,) those reached: part of impostor pairs accepted."""
+    tar: Floats
+    """(F,) part of genuine pairs accepted."""
+    threshold: Floats
+    """(F,) lowest score that is accepted; the next number above the highest score where none may be."""
+
+    def tar_at_far(self) -> dict[float, float | None]:
+        """TAR by target, None for NaN: the form of :func:`minusface.evaluate.metrics.tar_at_far`."""
+        pairs = zip(self.target.tolist(), self.tar.tolist(), strict=True)
+        return {far: None if math.isnan(tar) else tar for far, tar in pairs}
 
 
 def score_indexed(
@@ -67,7 +71,7 @@ def score_indexed(
             f"pairs: {a_index.shape} first and {b_index.shape} second images, expected (P,) of each"
         )
     for index in (a_index, b_index):
-        if len(index) and not (0 <= index.min() and index.max() < len(rows)):
+        if len(index) and not (index.min() >= 0 and index.max() < len(rows)):
             raise MinusfaceError(
                 f"pairs: rows {index.min()} to {index.max()}, expected 0 to {len(rows) - 1}"
             )
@@ -86,42 +90,59 @@ def score_indexed(
 
 
 def operating_points(
-    scores: npt.ArrayLike, same: npt.ArrayLike, fars: Sequence[float]
-) -> list[OperatingPoint | None]:
-    """The ROC's points at given false-accept rates: as :func:`minusface.evaluate.metrics.tar_at_far`.
+    scores: npt.ArrayLike, same: npt.ArrayLike, fars: npt.ArrayLike
+) -> OperatingPoints:
+    """The ROC's points at given false-accept rates, exactly.
 
     Accepted means score >= threshold. Of all thresholds whose false-accept rate is at most the target the
     one with the greatest TAR is taken; nothing is interpolated. Scores are sorted in their own type, so
-    that fifteen million float32 ones take seconds.
+    that fifteen million in float32 take seconds.
 
     Args:
         scores: (P,) finite.
         same: (P,) True for genuine pairs.
-        fars: F targets in (0, 1].
-
-    Returns:
-        A point a target; None where the target is below one in all impostor pairs: so few cannot tell.
+        fars: (F,) targets in (0, 1]. Those below one in all impostor pairs give NaN.
 
     Raises:
         MinusfaceError: NaN, infinity, shapes that differ, pairs of one kind only, or a target out of range.
     """
     genuine, impostor = _kinds(scores, same)
-    return [_point(genuine, impostor, far) for far in fars]
+    targets = np.atleast_1d(np.asarray(fars, np.float64))
+    counts = allowed(targets, len(impostor))
+    # The best impostor that must stay out: who ties with it stays out too. None, where all may come in.
+    out = impostor[np.maximum(len(impostor) - 1 - counts, 0)]
+    everyone = counts == len(impostor)
+    first_g = np.where(everyone, 0, np.searchsorted(genuine, out, side="right"))
+    first_i = np.where(everyone, 0, np.searchsorted(impostor, out, side="right"))
+    infinity = genuine.dtype.type(np.inf)
+    lowest = np.minimum(
+        np.append(genuine, infinity)[first_g], np.append(impostor, infinity)[first_i]
+    )
+    above = np.nextafter(max(genuine[-1], impostor[-1]), infinity)
+    unknown = counts == 0
+    columns = (
+        (len(impostor) - first_i) / len(impostor),
+        (len(genuine) - first_g) / len(genuine),
+        np.where(np.isinf(lowest), above, lowest),
+    )
+    return OperatingPoints(targets, *(np.where(unknown, np.nan, column) for column in columns))
 
 
-def allowed(far: float, impostors: int) -> int:
-    """How many of so many impostors a rate lets in: the most whose part is not above it.
+def allowed(fars: npt.ArrayLike, impostors: int) -> npt.NDArray[np.int64]:
+    """How many of so many impostors each rate lets in: the most whose part is not above it.
 
     Raises:
         MinusfaceError: a rate outside (0, 1].
     """
-    if not 0 < far <= 1:
-        raise MinusfaceError(f"false-accept rate {far}: expected more than 0 and at most 1")
+    targets = np.atleast_1d(np.asarray(fars, np.float64))
+    bad = targets[~((targets > 0) & (targets <= 1))]
+    if len(bad):
+        raise MinusfaceError(f"false-accept rate {bad[0]}: expected more than 0 and at most 1")
     # The product may round to either side of a whole number; the quotient decides.
-    count = min(impostors, int(far * impostors) + 1)
-    while count / impostors > far:
-        count -= 1
-    return count
+    counts = np.minimum((targets * impostors).astype(np.int64) + 1, impostors)
+    for _ in range(2):
+        counts -= counts / impostors > targets
+    return counts
 
 
 def _kinds(scores: npt.ArrayLike, same: npt.ArrayLike) -> tuple[Floating, Floating]:
@@ -144,58 +165,3 @@ def _kinds(scores: npt.ArrayLike, same: npt.ArrayLike) -> tuple[Floating, Floati
         if not (np.isfinite(part[0]) and np.isfinite(part[-1])):
             raise MinusfaceError("scores: some are NaN or infinite, expected finite numbers")
     return genuine, impostor
-
-
-def _point(genuine: Floating, impostor: Floating, far: float) -> OperatingPoint | None:
-    count = allowed(far, len(impostor))
-    if count == 0:
-        return None
-    if count == len(impostor):
-        lowest = min(genuine[0], impostor[0])
-        return OperatingPoint(far, 1.0, 1.0, float(lowest))
-    # The best impostor that must stay out; who ties with it stays out too.
-    first_out = impostor[-count - 1]
-    g = int(np.searchsorted(genuine, first_out, side="right"))
-    i = int(np.searchsorted(impostor, first_out, side="right"))
-    accepted = [part[at] for part, at in ((genuine, g), (impostor, i)) if at < len(part)]
-    threshold = min(accepted) if accepted else np.nextafter(first_out, first_out.dtype.type(np.inf))
-    return OperatingPoint(
-        far, 1 - i / len(impostor), (len(genuine) - g) / len(genuine), float(threshold)
-    )
-
-
-def tar_at_fars(
-    scores: npt.ArrayLike, same: npt.ArrayLike, fars: Sequence[float]
-) -> dict[float, float | None]:
-    """TAR by false-accept rate; see :func:`operating_points`."""
-    points = operating_points(scores, same, fars)
-    return {
-        far: None if point is None else point.tar for far, point in zip(fars, points, strict=True)
-    }
-
-
-def roc_points(
-    scores: npt.ArrayLike, same: npt.ArrayLike, fars: npt.ArrayLike
-) -> tuple[Floats, Floats]:
-    """A curve of given false-accept rates, all at once: TAR and threshold, (F,) each, NaN where none can tell.
-
-    Raises:
-        MinusfaceError: as :func:`operating_points`.
-    """
-    targets = np.asarray(fars, np.float64)
-    points = operating_points(scores, same, targets.tolist())
-    nan = float("nan")
-    tars = [nan if point is None else point.tar for point in points]
-    thresholds = [nan if point is None else point.threshold for point in points]
-    return np.array(tars), np.array(thresholds)
-
-
-__all__ = [
-    "Bools",
-    "OperatingPoint",
-    "allowed",
-    "operating_points",
-    "roc_points",
-    "score_indexed",
-    "tar_at_fars",
-]
