@@ -17,12 +17,17 @@ from minusface.errors import MinusfaceError
 from minusface.train.settings import check_settings
 
 
-def read_config(path: str | Path | None, overrides: Sequence[str] = ()) -> TrainConfig:
+def read_config(
+    path: str | Path | None,
+    overrides: Sequence[str] = (),
+    settings: dict[str, Any] | None = None,
+) -> TrainConfig:
     """The config in a YAML file, with overrides.
 
     Args:
         path: a YAML file; None: the defaults.
         overrides: ``optimizer.lr=0.01``, each one key and value; the last of a key wins.
+        settings: what stands in the file, where it has been read already.
 
     Raises:
         MinusfaceError: unreadable, a key it does not know (the nearest is named), or a value of another
@@ -33,7 +38,9 @@ def read_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Train
     parser = config_parser()
     where = "" if path is None else f"{path}: "
     try:
-        values = parser.parse_object({} if path is None else _mapping(path))
+        if settings is None:
+            settings = {} if path is None else _mapping(path)
+        values = parser.parse_object(settings)
         where = ""
         values = parser.parse_args([f"--{override}" for override in overrides], namespace=values)
         # Its newer name first: the older one is on its way out.

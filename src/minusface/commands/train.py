@@ -34,6 +34,7 @@ pairs, OUT/best. Ctrl-C saves; --resume goes on to the losses of an unbroken run
   --resume        go on from OUT/last
   --print-config  print the whole config, and train nothing
   --json          print the outcome as JSON
+  --tface FILE    in the place of CONFIG: TFace's train.yaml, as it is
 
 Keys:"""
 SWITCHES = ("resume", "print_config", "json")
@@ -101,6 +102,7 @@ def parse(arguments: list[str]) -> dict[str, Any] | None:
         return None
     switches = dict.fromkeys(SWITCHES, False)
     path: str | None = None
+    theirs: str | None = None
     overrides: list[str] = []
     rest = list(arguments)
     while rest:
@@ -115,6 +117,9 @@ def parse(arguments: list[str]) -> dict[str, Any] | None:
         if key in SWITCHES and not equals:
             switches[key] = True
             continue
+        if key == "tface":
+            theirs = value if equals else rest.pop(0) if rest else ""
+            continue
         check_key(key)
         if not equals:
             if rest and not rest[0].startswith("--"):
@@ -124,7 +129,18 @@ def parse(arguments: list[str]) -> dict[str, Any] | None:
             else:
                 raise MinusfaceError(f"{name}: expected a value after it")
         overrides.append(f"{key}={value}")
-    return {"config": read_config(path, overrides), "source": path, **switches}
+    if theirs is None:
+        return {"config": read_config(path, overrides), "source": path, **switches}
+    if path is not None or not theirs:
+        raise MinusfaceError(
+            "--tface: expected TFace's train.yaml, and no config of ours beside it"
+        )
+    from minusface.tface.settings import tface_settings
+
+    settings, notes = tface_settings(theirs)
+    for note in notes:
+        print(f"minusface: {theirs}: {note.key} {note.what}", file=sys.stderr)
+    return {"config": read_config(theirs, overrides, settings), "source": theirs, **switches}
 
 
 train.parse = parse  # type: ignore[attr-defined]

@@ -1,0 +1,152 @@
+"""TFace's train.yaml: every key has an outcome."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from minusface.cli import main
+from minusface.config_file import read_config
+from minusface.errors import MinusfaceError
+from minusface.tface.settings import KEYS, NO_EFFECT, RESUMES, tface_settings
+
+# Every key that the field's file has.
+FILE: dict[str, Any] = {
+    "SEED": 1337,
+    "DATA_ROOT": "/data",
+    "INDEX_ROOT": "/index",
+    "DATASETS": [
+        {"name": "MS1M_TFR", "batch_size": 64, "weight": 1.0, "scale": 64.0, "margin": 0.5}
+    ],
+    "BACKBONE_RESUME": "",
+    "HEAD_RESUME": "",
+    "META_RESUME": "",
+    "INPUT_SIZE": [112, 112],
+    "BACKBONE_NAME": "MobileFaceNet",
+    "EMBEDDING_SIZE": 512,
+    "MODEL_ROOT": "./ckpt",
+    "LOG_ROOT": "./logs",
+    "DIST_FC": True,
+    "HEAD_NAME": "ArcFace",
+    "LOSS_NAME": "DistCrossEntropy",
+    "RGB_MEAN": [0.5, 0.5, 0.5],
+    "RGB_STD": [0.5, 0.5, 0.5],
+    "LRS": [0.01, 0.001, 0.0001, 0.00001],
+    "WARMUP_STEP": 0,
+    "STAGES": [10, 18, 22],
+    "START_EPOCH": 0,
+    "NUM_EPOCH": 24,
+    "SAVE_EPOCHS": [10, 18, 22],
+    "WEIGHT_DECAY": 0.0005,
+    "MOMENTUM": 0.9,
+    "NUM_WORKERS": 8,
+    "AMP": True,
+    "METHOD": "MinusFace",
+    "TASK": "stage2",
+    "NUM_AUG": 3,
+    "TASK_BACKBONE": "IR_50",
+    "PRETRAIN_CKPT": "runs/stage1",
+}
+
+
+def write(tmp_path: Path, **changes: Any) -> Path:
+    content = {k: v for k, v in (FILE | changes).items() if v is not None}
+    path = tmp_path / "train.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_the_file_as_it_is(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    settings, notes = tface_settings(path)
+    config = read_config(path, settings=settings)
+    assert (config.task, config.seed, config.epochs) == ("stage2", 1337, 24.0)
+    assert config.data.faces == "tfrecord:/index/MS1M_TFR.txt@/data"
+    assert (config.batch_size, config.data.workers, config.out) == (64, 8, "./ckpt")
+    assert (config.recognizer.backbone, config.recognizer.input) == ("ir_50", "as_is")
+    assert (config.optimizer.lr, config.schedule.gamma) == (0.01, 0.1)
+    assert config.schedule.milestones == (10.0, 18.0, 22.0)
+    assert (config.optimizer.weight_decay, config.head.scale) == (0.0005, 64.0)
+    assert (config.stage2.permutations, config.start.generator) == (3, "runs/stage1")
+    assert {note.key for note in notes} == set(NO_EFFECT)
+
+
+@pytest.mark.parametrize("key", [*FILE, "NUM_DUPS"])
+def test_every_key_has_an_outcome(tmp_path: Path, key: str) -> None:
+    assert (key in KEYS) + (key in NO_EFFECT) + (key in RESUMES) == 1
+
+
+def test_num_dups_is_num_aug(tmp_path: Path) -> None:
+    settings, _ = tface_settings(write(tmp_path, NUM_AUG=None, NUM_DUPS=5))
+    assert settings["stage2"]["permutations"] == 5
+    with pytest.raises(MinusfaceError, match="one and the same"):
+        tface_settings(write(tmp_path, NUM_DUPS=5))
+
+
+def test_several_datasets_are_branches(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x\t0\n" * 100)
+    (tmp_path / "b_TFR.txt").write_text("b_TFR\t0\t0\t0\n" * 60)
+    sets = [
+        {"name": "a", "batch_size": 10, "margin": 0.4},
+        {"name": "b_TFR", "batch_size": 20, "weight": 0.5},
+    ]
+    path = write(tmp_path, DATASETS=sets, INDEX_ROOT=str(tmp_path), WARMUP_STEP=5)
+    settings, _ = tface_settings(path)
+    config = read_config(path, settings=settings)
+    assert [b.faces for b in config.data.branches] == [
+        f"list:{tmp_path}/a.txt@/data",
+        f"tfrecord:{tmp_path}/b_TFR.txt@/data",
+    ]
+    assert [(b.batch_size, b.margin, b.weight) for b in config.data.branches] == [
+        (10, 0.4, 1.0),
+        (20, 0.5, 0.5),
+    ]
+    assert config.schedule.warmup == 0.5  # ten steps an epoch
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"TASK": "stage3"}, "TASK: 'stage3' is not known"),
+        ({"TASK": None}, "TASK is missing"),
+        ({"METHOD": "DuetFace"}, "METHOD: 'DuetFace'"),
+        ({"TASK_BACKBONE": "IR_101"}, "TASK_BACKBONE: 'IR_101'"),
+        ({"HEAD_NAME": "SphereFace"}, "HEAD_NAME"),
+        ({"LOSS_NAME": "Focal"}, "LOSS_NAME"),
+        ({"INPUT_SIZE": [112, 96]}, "INPUT_SIZE"),
+        ({"RGB_MEAN": [0.4, 0.5, 0.5]}, "RGB_MEAN"),
+        ({"LRS": [0.1, 0.01]}, "LRS"),
+        ({"LRS": [0.1, 0.01, 0.002, 0.001]}, "one ratio"),
+        ({"WARMUP_STEP": 100}, "WARMUP_STEP: 100 steps"),
+        ({"START_EPOCH": 3}, "--resume"),
+        ({"HEAD_RESUME": "h.pth"}, "HEAD_RESUME"),
+        ({"PRETRAIN_CKPT": "s1.pth"}, "import-tface s1.pth"),
+        ({"BACKBONE_RESUME": "b.pth"}, "import-tface b.pth"),
+        ({"DATASETS": []}, "DATASETS"),
+        ({"DATASETS": [{"name": "x", "batchsize": 3}]}, "unknown 'batchsize'"),
+        ({"DATASETS": [{"batch_size": 3}]}, "without a name"),
+        ({"SEED": "one"}, "SEED: 'one'"),
+        ({"MOMENTUN": 0.9}, "did you mean 'MOMENTUM'"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(MinusfaceError, match=words) as error:
+        tface_settings(write(tmp_path, **changes))
+    assert "\n" not in str(error.value)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path)
+    assert main(["train", "--tface", str(path), "--print-config", "--epochs", "3"]) == 0
+    said = capsys.readouterr()
+    assert yaml.safe_load(said.out)["epochs"] == 3.0
+    assert "AMP has no effect" in said.err
+    assert main(["train", "--tface", str(tmp_path / "none.yaml")]) == 2
+    assert "cannot read" in capsys.readouterr().err
+    assert main(["train", "x.yaml", "--tface", str(path)]) == 2
+    assert "no config of ours" in capsys.readouterr().err
