@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from minusface.errors import MinusfaceError
 from minusface.evaluate import metrics
+from minusface.evaluate.identification import cmc, open_set
 from minusface.evaluate.suites import ijb
 from tests.reference import ijb as naive
 
@@ -80,6 +81,27 @@ def test_verification_is_the_roc_of_the_templates_cosines() -> None:
     assert found.tar_at_far() == pytest.approx(plain, abs=1e-9)
     assert plain[1e-6] is None
     assert 0.1 < (plain[1e-2] or 0) < 1
+
+
+def test_search_finds_the_enrolled_and_no_one_else() -> None:
+    """Two galleries as in IJB: a probe's mate is in one of them."""
+    random = np.random.default_rng(1)
+    subjects = np.repeat(np.arange(8), 2)
+    templates = 100 + random.permutation(16)
+    features = np.eye(8)[subjects] + 0.1 * random.normal(size=(16, 8))
+    ids, pooled = ijb.pool_templates(features, templates, np.zeros(16, np.int64))
+    probes = ijb.IjbList(templates[1::2], subjects[1::2])
+    for low, high in ((0, 4), (4, 8)):
+        rows = slice(2 * low, 2 * high, 2)
+        found = ijb.search_templates(
+            ids, pooled, ijb.IjbList(templates[rows], subjects[rows]), probes
+        )
+        assert np.flatnonzero(found.rank).tolist() == list(range(low, high))
+        assert cmc(found, (1,)) == {1: 1.0}
+        assert open_set(found, 0.25).fnir.tolist() == [0.0]
+    foreign = ijb.IjbList(np.array([7]), np.array([0]))
+    with pytest.raises(MinusfaceError, match="template 7 of the gallery has no images"):
+        ijb.search_templates(ids, pooled, foreign, probes)
 
 
 def test_images(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from minusface.evaluate import VerificationResult
     from minusface.evaluate.benchmark import Benchmark
     from minusface.evaluate.models import Model
+    from minusface.evaluate.suites.ijb_run import IjbResult
 
+IJB = ("ijbb", "ijbc")
 CACHE = "runs/embeddings"
 
 
@@ -48,7 +50,7 @@ def evaluate(
         pairs: LFW's pairs.txt or pairsDevTest.txt, or lines "image image 0|1".
         faces: the face folder that the pairs name.
         suite: a benchmark, once for each or with commas: a .bin file, or a name (lfw, cfp_fp, cfp_ff,
-            agedb_30, calfw, cplfw, rfw) of files in --root.
+            agedb_30, calfw, cplfw, rfw, ijbb, ijbc) of files in --root.
         root: the folder of the named benchmarks.
         draws: how often protected images are shuffled anew; mean and spread are reported. Models that
             shuffle nothing are measured once.
@@ -70,6 +72,7 @@ def evaluate(
     from minusface.evaluate import markdown_table, to_json, write_roc_plot
     from minusface.evaluate.models import load_model
     from minusface.evaluate.report import csv_table
+    from minusface.evaluate.suites.ijb_run import ijb_table
     from minusface.files import write_atomically
     from minusface.memory import keep_freed_memory
     from minusface.weights import resolve
@@ -91,7 +94,10 @@ def evaluate(
         )
         for path, called in zip(given, names, strict=True)
     ]
-    benchmarks = _benchmarks(pairs, faces, suite, root, models[0].size)
+    names_of = [part for entry in suite or [] for part in entry.split(",") if part]
+    templates = [part for part in names_of if part.lower() in IJB]
+    lists = [part for part in names_of if part.lower() not in IJB]
+    benchmarks = _benchmarks(pairs, faces, lists, root, models[0].size, bool(templates))
     folder = None if cache == "none" else Path(cache or os.environ.get("MINUSFACE_CACHE") or CACHE)
     results = [
         _measure(model, one, draws, flip, batch_size, folder, len(benchmarks) > 1)
@@ -99,24 +105,36 @@ def evaluate(
         for model in models
     ]
     shown = [*results, *_groups(benchmarks, models, results)]
+    searches = [
+        _measure_ijb(model, part, root, draws, flip, batch_size, folder)
+        for part in templates
+        for model in models
+    ]
+    text = (markdown_table(shown) if shown else "") + (ijb_table(searches) if searches else "")
+    said = to_json([*shown, *searches])
     if json is not None and json != "-":
-        write_atomically(Path(json), to_json(shown).encode())
+        write_atomically(Path(json), said.encode())
     if markdown is not None:
-        write_atomically(Path(markdown), markdown_table(shown).encode())
+        write_atomically(Path(markdown), text.encode())
     if csv is not None:
         write_atomically(Path(csv), csv_table(shown).encode())
     if roc is not None:
         write_roc_plot(results, roc)
-    if worst is not None:
+    if worst is not None and results:
         from minusface.evaluate.worst import write_worst
 
         write_worst(results[-1], benchmarks[-1], worst)
-    print(to_json(shown) if json == "-" else markdown_table(shown), end="")
+    print(said if json == "-" else text, end="")
     return 0
 
 
 def _benchmarks(
-    pairs: str | None, faces: str | None, suite: list[str] | None, root: str | None, size: int
+    pairs: str | None,
+    faces: str | None,
+    names: list[str],
+    root: str | None,
+    size: int,
+    others: bool,
 ) -> list[Benchmark]:
     """What to measure on."""
     import dataclasses
@@ -126,10 +144,9 @@ def _benchmarks(
 
     if (pairs is None) != (faces is None):
         raise MinusfaceError("--pairs and --faces go together: a list and the face folder it names")
-    names = [part for entry in suite or [] for part in entry.split(",") if part]
     found = [pairs_benchmark(pairs, faces, size)] if pairs is not None and faces is not None else []
     found += find_benchmarks(names, root, size)
-    if not found:
+    if not found and not others:
         raise MinusfaceError("nothing to measure on: expected --pairs and --faces, or --suite")
     for number, one in enumerate(found):
         listed = with_impostors(one.pairs)
@@ -180,6 +197,41 @@ def _measure(
     if count != draws:
         print(f"minusface: {name}: nothing is shuffled, measured once", file=sys.stderr)
     return result
+
+
+def _measure_ijb(
+    model: Model,
+    name: str,
+    root: str | None,
+    draws: int,
+    flip: bool,
+    batch_size: int,
+    cache: Path | None,
+) -> IjbResult:
+    """One model on IJB-B or IJB-C, whose folder lies in the root, or is it."""
+    from minusface.evaluate.suites.ijb_run import measure_ijb
+    from minusface.progress import bar
+
+    here = Path(root or ".")
+    folder = next((here / n for n in (name.upper(), name.lower()) if (here / n).is_dir()), here)
+    count = draws if model.draws_matter else 1
+    with bar(f"{model.name}, {name}", 100) as advance:
+        shown = 0
+
+        def progress(done: int, total: int) -> None:
+            nonlocal shown
+            advance(100 * done // total - shown)
+            shown = 100 * done // total
+
+        return measure_ijb(
+            model,
+            folder,
+            draws=count,
+            flip=flip,
+            batch_size=batch_size,
+            cache=cache,
+            progress=progress,
+        )
 
 
 def _groups(

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from minusface.checkpoint import load_card, versions
 from minusface.evaluate.embedders import load_embedder
 from minusface.evaluate.embedding import PairEmbedder
-from minusface.recognize.distill import OnnxTeacher
+from minusface.evaluate.onnx_embedder import OnnxEmbedder
 
 
 @dataclass(frozen=True)
@@ -29,23 +25,6 @@ class Model:
     """Side of its crops in pixels."""
     fingerprint: str
     """SHA-256 (hex) of its weights and of what else decides its embeddings."""
-
-
-class OnnxEmbedder:
-    """A recogniser in ONNX on plain crops: (B, 3, H, W) floats in [-1, 1], RGB, to (B, D).
-
-    Raises:
-        MinusfaceError: onnxruntime is not installed, or no model of this form.
-    """
-
-    def __init__(self, path: Path | str) -> None:
-        self._model = OnnxTeacher(path)
-
-    def embed(self, images: Tensor, keys: Sequence[str], draw: int, flip: bool) -> Tensor:
-        """See :class:`PairEmbedder`: the sum of the unit embeddings of an image and its mirror image."""
-        unused = torch.zeros(len(images), dtype=torch.bool)
-        views = [images, images.flip(-1)] if flip else [images]
-        return torch.stack([self._model.targets(keys, view, unused) for view in views]).sum(0)
 
 
 def load_model(

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -56,8 +56,16 @@ def csv_table(results: Sequence[VerificationResult]) -> str:
     return out.getvalue()
 
 
-def to_json(results: Sequence[VerificationResult]) -> str:
-    """A JSON list of :meth:`VerificationResult.to_dict`, ended by a newline."""
+class Reported(Protocol):
+    """A result that JSON can hold."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its fields."""
+        ...
+
+
+def to_json(results: Sequence[Reported]) -> str:
+    """A JSON list of the results' ``to_dict``, ended by a newline."""
     return json.dumps([result.to_dict() for result in results], indent=1, allow_nan=False) + "\n"
 
 

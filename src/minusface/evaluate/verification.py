@@ -195,7 +195,8 @@ def verification_result(
 
 
 def mean_over_groups(name: str, parts: Sequence[VerificationResult]) -> VerificationResult:
-    """The mean of groups' results, as fairness rows report it: ``accuracy_std`` is the groups' deviation.
+    """The mean of groups' results, as fairness rows report it: ``accuracy_std`` is the deviation of the
+    groups as they are, divided by their number as published tables do.
 
     Args:
         name: what the row is called.
@@ -210,7 +211,7 @@ def mean_over_groups(name: str, parts: Sequence[VerificationResult]) -> Verifica
         genuine=sum(part.genuine for part in parts),
         images=sum(part.images for part in parts),
         accuracy=statistics.fmean(accuracies),
-        accuracy_std=statistics.stdev(accuracies),
+        accuracy_std=statistics.pstdev(accuracies),
         accuracy_spread=statistics.fmean(spreads) if spreads else None,
         eer=statistics.fmean(part.eer for part in parts),
         auc=statistics.fmean(part.auc for part in parts),

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from minusface.data import decode_image
 from minusface.errors import MinusfaceError
+from minusface.evaluate.identification import Search, search
 from minusface.evaluate.large_scale import (
     Floating,
     OperatingPoints,
@@ -261,6 +262,29 @@ def verify_templates(
     rows = np.asarray(pooled, np.float32)
     a, b = rows_of(templates, pairs.a), rows_of(templates, pairs.b)
     return operating_points(score_indexed(rows, a, b), pairs.same, fars)
+
+
+def search_templates(
+    templates: Ints, pooled: Floating, gallery: IjbList, probes: IjbList
+) -> Search:
+    """IJB 1:N: each probe template against a gallery, in float32.
+
+    Probes whose subject is in the other gallery only have no mate here: they make the open set. See
+    :func:`minusface.evaluate.identification.cmc` and ``open_set``.
+
+    Args:
+        templates: (T,) numbers, rising: of :func:`pool_templates`.
+        pooled: (T, D) of unit length.
+        gallery: G1 or G2 (S1 or S2 in IJB-B).
+        probes: the mixed probes.
+
+    Raises:
+        MinusfaceError: a template without images.
+    """
+    rows = np.asarray(pooled, np.float32)
+    enrolled = rows[rows_of(templates, gallery.templates, "the gallery")]
+    seen = rows[rows_of(templates, probes.templates, "the probes")]
+    return search(enrolled, gallery.subjects, seen, probes.subjects)
 
 
 def ijb_reader(
