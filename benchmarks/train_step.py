@@ -107,10 +107,12 @@ def measure(stage: str, variant: str, options: argparse.Namespace) -> dict[str, 
     """Median seconds a step and peak memory above that of the built model."""
     import torch
 
-    from minusface.memory import keep_freed_memory
+    from minusface.memory import keep_freed_memory, return_freed_memory
 
     torch.set_num_threads(options.threads)
-    if variant != "literal":
+    if variant == "recompute":
+        return_freed_memory()
+    elif variant != "literal":
         keep_freed_memory()
     step = build_step(stage, variant, options)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 
 import torch
 
@@ -39,3 +41,12 @@ def test_a_step_is_the_same_with_and_without() -> None:
     for name, value in state.items():
         assert torch.equal(value, state_again[name]), name
     assert any("num_batches_tracked" in name for name in state)
+
+
+def test_the_allocator_takes_both_settings() -> None:
+    """In a process of its own: they last."""
+    code = (
+        "from minusface.memory import keep_freed_memory as k, return_freed_memory as r;"
+        "import sys; sys.exit(0 if k() == r() else 1)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0

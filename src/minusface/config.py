@@ -212,8 +212,8 @@ class TrainConfig:
     precision: Precision = "float32"
     """float32, or bfloat16 for convolutions and matrix products (weights stay float32)."""
     recompute: bool = False
-    """Compute activations again in the backward pass instead of keeping them: about a third more time,
-    a fraction of the memory. Generator and IR backbones."""
+    """Compute activations again in the backward pass instead of keeping them, and give freed memory back at
+    once: more time, a fraction of the memory. Generator and IR backbones."""
     device: str = "auto"
     """cpu, cuda, or auto: cuda where there is one."""
     log_every: int = 10

@@ -62,10 +62,13 @@ def train(
         print(config_yaml(config), end="")
         return 0
     from minusface.commands.training import TrainingReport, introduction
-    from minusface.memory import keep_freed_memory
+    from minusface.memory import keep_freed_memory, return_freed_memory
     from minusface.train.run import train as run
 
-    keep_freed_memory()
+    if config.recompute:
+        return_freed_memory()
+    else:
+        keep_freed_memory()
     with contextlib.ExitStack() as stack:
         report = stack.enter_context(TrainingReport(config))
         for line in useless(config):
