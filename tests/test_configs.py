@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from minusface.config import TrainConfig
 from minusface.config_file import config_yaml, known_keys, read_config, useless
+from minusface.errors import MinusfaceError
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+DEFAULT = sorted((ROOT / "configs" / "default").glob("*.yaml"))
 LITE = [f"{task}_{net}_lfw" for task in ("plain", "stage1", "stage2")
         for net in ("mobilefacenet", "irlite")]  # fmt: skip
 PAPER = [f"{task}_{net}" for task in ("plain", "stage1", "stage2")
@@ -30,6 +33,13 @@ def test_it_parses_and_means_what_its_name_says(path: Path) -> None:
         task, backbone, _ = path.stem.split("_")
         assert config.task == task
         assert config.recognizer.backbone.replace("_", "") == backbone
+    assert useless(config) == []
+
+
+@pytest.mark.parametrize("path", DEFAULT, ids=lambda p: p.stem)
+def test_the_default_weights_are_made_by(path: Path) -> None:
+    config = read_config(path)
+    assert (config.out, config.task) == (f"runs/default/{path.stem}", path.stem)
     assert useless(config) == []
 
 
@@ -81,10 +91,12 @@ def test_lite_trains_on_people_it_is_not_tested_on(stem: str) -> None:
 
 
 def test_known_keys_are_the_configs() -> None:
-    raw = yaml.safe_load(config_yaml(TrainConfig()))
-    dotted = [f"{key}.{name}" if isinstance(value, dict) else key for key, value in raw.items()
-              for name in (value if isinstance(value, dict) else [key])]  # fmt: skip
-    assert known_keys() == dotted
+    def dotted(settings: dict[str, Any], prefix: str = "") -> list[str]:
+        return [key for name, value in settings.items()
+                for key in (dotted(value, f"{prefix}{name}.") if isinstance(value, dict)
+                            else [prefix + name])]  # fmt: skip
+
+    assert known_keys() == dotted(yaml.safe_load(config_yaml(TrainConfig())))
 
 
 def test_a_config_survives_its_own_yaml(tmp_path: Path) -> None:
@@ -128,3 +140,20 @@ def test_settings_with_effect_are_not() -> None:
         ["task=plain", "recognizer.input=as_is", "codec.size=64"],
     ):
         assert useless(read_config(None, overrides)) == [], overrides
+
+
+def test_unknown_keys_of_inner_groups(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("data: {augment: {gray: 0.5}}")
+    with pytest.raises(
+        MinusfaceError, match=r"unknown key 'data.augment.gray'; did you mean 'data.augment.grey'"
+    ):
+        read_config(file)
+    file.write_text("data: {augment: 0.5}")
+    with pytest.raises(MinusfaceError, match=r"data.augment: expected keys and values, got 0.5"):
+        read_config(file)
+    file.write_text("data: {augment: {jpeg: 1.5}}")
+    with pytest.raises(
+        MinusfaceError, match=r"data.augment.jpeg 1.5: expected at least 0 and at most 1"
+    ):
+        read_config(file)

@@ -134,6 +134,24 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True)
+class AugmentConfig:
+    """The chance that a training crop meets each distortion; a teacher still sees the clean crop."""
+
+    jitter: float = 0.0
+    """Turned and scaled."""
+    colour: float = 0.0
+    """Other brightness, contrast, saturation and cast."""
+    grey: float = 0.0
+    """Without colour."""
+    occlusion: float = 0.0
+    """A rectangle in the way."""
+    blur: float = 0.0
+    """Out of focus."""
+    jpeg: float = 0.0
+    """Compressed."""
+
+
+@dataclass(frozen=True)
 class BranchConfig:
     """One of several datasets trained on side by side, with people and a margin head of its own."""
 
@@ -169,6 +187,8 @@ class DataConfig:
     """Mirror half of the crops."""
     shift: int = 0
     """Crops are moved by up to this many pixels each way."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Distortions beyond flip and shift."""
     workers: int = 0
     """Processes that read images."""
 

@@ -85,7 +85,7 @@ def check_key(key: str, where: str = "") -> None:
     """
     known = known_keys()
     if key not in known:
-        groups = {name.split(".")[0] for name in known if "." in name}
+        groups = {name[: -len(tail)] for name in known for tail in _tails(name)}
         hint = f"; it is a group: {key}.NAME" if key in groups else nearest(key, known)
         raise MinusfaceError(f"{where}unknown key {key!r}{hint} (minusface train --help lists all)")
 
@@ -157,16 +157,27 @@ def _mapping(path: str | Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         kind = "nothing" if raw is None else type(raw).__name__
         raise MinusfaceError(f"{path}: expected keys and values, found {kind}")
-    groups = {key.split(".")[0] for key in known_keys() if "." in key}
-    for key, value in raw.items():
-        if key not in groups:
-            check_key(str(key), f"{path}: ")
-        elif not isinstance(value, dict):
-            raise MinusfaceError(f"{path}: {key}: expected keys and values, got {value!r}")
-        else:
-            for inner in value:
-                check_key(f"{key}.{inner}", f"{path}: ")
+    _check_group(raw, "", f"{path}: ")
     return raw
+
+
+def _check_group(settings: dict[str, Any], prefix: str, where: str) -> None:
+    """Refuse keys that a config does not have, and values where a group of keys is meant."""
+    groups = {key[: -len(tail)] for key in known_keys() for tail in _tails(key)}
+    for name, value in settings.items():
+        key = f"{prefix}{name}"
+        if key not in groups:
+            check_key(key, where)
+        elif not isinstance(value, dict):
+            raise MinusfaceError(f"{where}{key}: expected keys and values, got {value!r}")
+        else:
+            _check_group(value, f"{key}.", where)
+
+
+def _tails(key: str) -> list[str]:
+    """What follows each group that a key lies in: a.b.c has .b.c (in a) and .c (in a.b)."""
+    parts = key.split(".")
+    return ["." + ".".join(parts[i:]) for i in range(1, len(parts))]
 
 
 def _check_values(config: TrainConfig) -> None:

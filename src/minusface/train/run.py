@@ -17,6 +17,7 @@ from minusface.errors import MinusfaceError
 from minusface.files import write_atomically
 from minusface.recognize import Teacher, load_teacher
 from minusface.train.augment import augment, to_crops
+from minusface.train.distort import distort
 from minusface.train.loop import LoopConfig, Outcome, Progress, fit, step_seed
 from minusface.train.losses import Faces
 from minusface.train.settings import check_settings
@@ -97,6 +98,7 @@ def batches(
                     flip=config.data.flip,
                     shift=config.data.shift,
                 )
+                crops = distort(crops, random, config.data.augment)
                 yield Faces(crops, batch.labels.to(device), batch.keys, flipped), len(crops)
                 step += 1
 

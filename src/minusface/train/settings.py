@@ -41,6 +41,10 @@ RANGES: dict[str, tuple[float, bool, float, bool]] = {
     "optimizer.clip": (0, True, float("inf"), False),
     "schedule.warmup": (0, True, float("inf"), False),
     "data.shift": (0, True, float("inf"), False),
+    **{
+        f"data.augment.{name}": (0, True, 1, True)
+        for name in ("jitter", "colour", "grey", "occlusion", "blur", "jpeg")
+    },
     "data.workers": (0, True, float("inf"), False),
 }
 
