@@ -14,10 +14,11 @@ import pytest
 
 from minusface.data import FolderDataset, Loader, SyntheticFaces, export_folder
 from minusface.data.convert import FORMATS, convert
-from minusface.data.recordio import HEADER, MAGIC_BYTES, RecordIODataset, write_recordio
+from minusface.data.recordio import HEADER, MAGIC_BYTES, RecordIODataset
 from minusface.data.records import RecordDataset
 from minusface.data.source import open_faces
-from minusface.data.tfrecord import image_of, masked_crc, write_tfrecord
+from minusface.data.tfrecord import image_of, masked_crc
+from minusface.data.writers import RecordIOWriter, TFRecordWriter, Writer
 from minusface.errors import MinusfaceError
 
 SIZE, PEOPLE, IMAGES = 32, 5, 3
@@ -36,6 +37,12 @@ def every(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
     root = tmp_path_factory.mktemp("formats")
     source = FolderDataset(folder, size=SIZE)
     return {to: convert(source, to, root / to).spec for to in FORMATS}
+
+
+def write(writer: Writer, items: list[tuple[str, int, bytes]]) -> None:
+    for item in items:
+        writer.write(*item)
+    writer.finish()
 
 
 def contents(dataset: Any) -> Counter[tuple[int, bytes]]:
@@ -162,7 +169,7 @@ def test_tfrecord_of_several_datasets_and_shards(tmp_path: Path) -> None:
     source = FolderDataset(png, size=SIZE)
     items = [(source.key(i), int(source.labels[i]), source.encoded(i)) for i in range(12)]
     for name in ("x_TFR", "yy_TFR"):
-        assert write_tfrecord(items, tmp_path, name, tmp_path / f"{name}.txt", records=5) == 12
+        write(TFRecordWriter(tmp_path, name, records=5), items)
     assert len(list((tmp_path / "x_TFR").glob("*.tfrecord"))) == 3
     assert (tmp_path / "x_TFR" / "x_TFR.index").read_text().splitlines()[5].split("\t")[1:] == [
         "1",
@@ -216,7 +223,7 @@ def test_recordio_refusals(folder: Path, tmp_path: Path) -> None:
 def test_recordio_splits_data_that_holds_the_magic_number(tmp_path: Path) -> None:
     tricky = b"abcdefgh" + MAGIC_BYTES + b"tail" + MAGIC_BYTES + MAGIC_BYTES + b"x" + MAGIC_BYTES
     assert HEADER.size % 4 == 0
-    write_recordio([("a", 0, tricky), ("b", 1, b"plain")], tmp_path)
+    write(RecordIOWriter(tmp_path), [("a", 0, tricky), ("b", 1, b"plain")])
     dataset = RecordIODataset(tmp_path, size=SIZE)
     assert [dataset.encoded(i) for i in range(2)] == [tricky, b"plain"]
     assert (tmp_path / "train.rec").read_bytes().count(b"tail") == 1

@@ -48,7 +48,7 @@ def inspect(data: str, all: bool = False, json: bool = False) -> int:
 def convert(
     data: str, to: str, out: str, on_error: str = "fail", size: int = 112, json: bool = False
 ) -> int:
-    """Write a dataset in another format. Stored bytes are kept; a stopped run leaves no half output.
+    """Write a dataset in another format, stored bytes kept. A stopped run goes on when it is called again.
 
     Args:
         data: the dataset; see minusface data --help.
@@ -68,9 +68,11 @@ def convert(
     with bar("converting", len(dataset)) as advance:
         done = run(dataset, to, Path(out), skip=on_error == "skip", advance=advance)
     if json:
-        print(jsons.dumps({"written": done.written, "spec": done.spec, "skipped": done.skipped}))
+        counts = {"written": done.written, "people": done.people, "resumed": done.resumed}
+        print(jsons.dumps({**counts, "spec": done.spec, "skipped": done.skipped}))
         return 0
-    print(f"{done.written:,} images of {done.people:,} people in {out}")
+    already = f" (went on after {done.resumed:,})" if done.resumed else ""
+    print(f"{done.written:,} images of {done.people:,} people in {out}{already}")
     _list("skipped", done.skipped)
     print(f"next: minusface data inspect {shlex.quote(done.spec)}")
     return 0

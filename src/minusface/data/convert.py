@@ -1,9 +1,13 @@
-"""From any dataset format to any other, the stored bytes kept."""
+"""From any dataset format to any other, the stored bytes kept; a stopped conversion goes on where it was."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -13,10 +17,22 @@ import cv2
 import numpy as np
 
 from minusface.data.folder import SUFFIXES, FolderDataset, decode_image
+from minusface.data.writers import (
+    ListWriter,
+    Mark,
+    RecordIOWriter,
+    ShardWriter,
+    TFRecordWriter,
+    Writer,
+)
 from minusface.errors import MinusfaceError, choice_error
+from minusface.files import write_atomically
 
 FORMATS = ("folder", "list", "tfrecord", "recordio", "shards")
-Item = tuple[str, int, bytes]
+# What a stopped conversion had done, beside its files.
+PROGRESS = ".progress.json"
+# At most this much work is done twice.
+MARK_SECONDS = 5.0
 
 
 @dataclass
@@ -29,6 +45,12 @@ class Converted:
     people: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
     """(key, reason) of images that could not be read."""
+    seen: int = 0
+    """Images of the source that were looked at, readable or not."""
+    last: int | None = None
+    """The source's label of the last one."""
+    resumed: int = 0
+    """How many of the images an earlier, stopped run had looked at."""
 
 
 def convert(
@@ -42,35 +64,123 @@ def convert(
     """Write a dataset in another format, into a folder that appears when it is whole.
 
     Stored bytes are copied; faces that are not stored (drawn ones) become PNG. People without a readable
-    image would leave holes in the labels: those after them move up.
+    image would leave holes in the labels: those after them move up. A run that was killed left a hidden
+    folder beside ``out``; the same call goes on from there.
 
     Args:
         dataset: with ``encoded(index)`` and ``key(index)`` where it has stored bytes.
         to: folder, list, tfrecord, recordio or shards.
         out: a folder that is not there yet.
         skip: pass over images that cannot be read, instead of failing.
-        advance: called with 1 an image.
+        advance: called with how many more images were looked at.
 
     Raises:
-        MinusfaceError: an unknown format, ``out`` is there, an unreadable image, or a full disk; nothing is
-            left behind.
+        MinusfaceError: an unknown format, ``out`` is there, an unreadable image, a full disk, or another
+            process that writes ``out`` now; nothing is left behind.
     """
     if to not in FORMATS:
         raise choice_error("data format", to, FORMATS)
     if out.exists():
         raise MinusfaceError(f"{out}: exists already, expected a new folder")
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    done = Converted(_spec(to, out))
+    partial = out.with_name(f".{out.name}.partial")
+    with _alone(out, partial):
+        try:
+            job = _Job(dataset, to, out, partial, skip)
+            advance(job.done.seen)
+            job.run(advance)
+            (partial / PROGRESS).unlink(missing_ok=True)
+            os.replace(partial, out)
+        except KeyboardInterrupt:
+            if not (partial / PROGRESS).is_file():
+                shutil.rmtree(partial, ignore_errors=True)
+            raise
+        except (OSError, MinusfaceError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            if isinstance(error, MinusfaceError):
+                raise
+            raise MinusfaceError(f"{out}: cannot write ({error.strerror or error})") from error
+    return job.done
+
+
+@contextlib.contextmanager
+def _alone(out: Path, partial: Path) -> Iterator[None]:
+    """No other process writes the same folder meanwhile."""
+    lock = partial.with_suffix(".lock")
     try:
-        done.written = _write(to, _items(dataset, done, skip, advance), partial, out, dataset)
-        if not done.written:
-            raise MinusfaceError(f"{dataset.name}: none of its images can be read")
-        os.replace(partial, out)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = open(lock, "w")  # noqa: SIM115
     except OSError as error:
         raise MinusfaceError(f"{out}: cannot write ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return done
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise MinusfaceError(f"{out}: another process is writing it now") from error
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+class _Job:
+    """One conversion: what is done, and the writer that goes on from it."""
+
+    def __init__(self, dataset: Any, to: str, out: Path, partial: Path, skip: bool) -> None:
+        self.dataset, self.to, self.partial, self.skip = dataset, to, partial, skip
+        self.done = Converted(_spec(to, out))
+        self.what = {"data": dataset.fingerprint(), "to": to, "out": out.name, "skip": skip}
+        mark = self._resume()
+        if mark is None:
+            shutil.rmtree(partial, ignore_errors=True)
+        self.writer: Writer = _writer(to, partial, out, dataset, mark)
+
+    def _resume(self) -> Mark | None:
+        """Take up what a stopped run of the same conversion left; None where there is nothing like it."""
+        try:
+            saved = json.loads((self.partial / PROGRESS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        if saved.get("what") != self.what:
+            return None
+        skipped = [(key, reason) for key, reason in saved["done"].pop("skipped")]
+        self.done = Converted(**saved["done"], skipped=skipped)
+        self.done.resumed = self.done.seen
+        mark: Mark = saved["mark"]
+        return mark
+
+    def run(self, advance: Callable[[int], None]) -> None:
+        """Write what is not written yet."""
+        marked = time.monotonic()
+        for number, (key, label, data) in enumerate(self._items(advance), self.done.written):
+            self.writer.write(_path(number, key, label, data, self.to, self.dataset), label, data)
+            self.done.written += 1
+            if time.monotonic() - marked >= MARK_SECONDS:
+                self._mark()
+                marked = time.monotonic()
+        if not self.done.written:
+            raise MinusfaceError(f"{self.dataset.name}: none of its images can be read")
+        self.writer.finish()
+
+    def _mark(self) -> None:
+        state = {"what": self.what, "mark": self.writer.mark(), "done": vars(self.done)}
+        write_atomically(self.partial / PROGRESS, json.dumps(state).encode())
+
+    def _items(self, advance: Callable[[int], None]) -> Iterator[tuple[str, int, bytes]]:
+        """(key, label, bytes) of every readable image left, person after person, labels without holes."""
+        done = self.done
+        for index in _order(self.dataset)[done.seen :].tolist():
+            done.seen += 1
+            advance(1)
+            try:
+                key, label, data = _item(self.dataset, index)
+            except MinusfaceError as error:
+                if not self.skip:
+                    raise
+                done.skipped.append((str(getattr(self.dataset, "key", str)(index)), str(error)))
+                continue
+            if label != done.last:
+                done.people, done.last = done.people + 1, label
+            yield key, done.people - 1, data
 
 
 def _spec(to: str, out: Path) -> str:
@@ -88,45 +198,14 @@ def _tfr(out: Path) -> str:
     return out.name if "TFR" in out.name else f"{out.name}_TFR"
 
 
-def _write(to: str, items: Iterator[Item], partial: Path, out: Path, dataset: Any) -> int:
+def _writer(to: str, partial: Path, out: Path, dataset: Any, mark: Mark | None) -> Writer:
     if to == "recordio":
-        from minusface.data.recordio import write_recordio
-
-        return write_recordio(items, partial, int(getattr(dataset, "size", 112)))
+        return RecordIOWriter(partial, int(getattr(dataset, "size", 112)), mark)
     if to == "tfrecord":
-        from minusface.data.tfrecord import write_tfrecord
-
-        return write_tfrecord(items, partial, _tfr(out), partial / f"{_tfr(out)}.txt")
+        return TFRecordWriter(partial, _tfr(out), mark=mark)
     if to == "shards":
-        from minusface.data.shards import write_shards
-
-        return write_shards(items, partial)
-    from minusface.data.listing import write_list
-
-    written = write_list(_as_files(items, to, dataset), partial)
-    if to == "folder":
-        (partial / "list.txt").unlink()
-    return written
-
-
-def _items(
-    dataset: Any, done: Converted, skip: bool, advance: Callable[[int], None]
-) -> Iterator[Item]:
-    """(key, label, bytes) of every readable image, person after person, labels without holes."""
-    new, last = -1, None
-    for index in _order(dataset):
-        advance(1)
-        try:
-            key, label, data = _item(dataset, int(index))
-        except MinusfaceError as error:
-            if not skip:
-                raise
-            done.skipped.append((str(getattr(dataset, "key", str)(int(index))), str(error)))
-            continue
-        if label != last:
-            new, last = new + 1, label
-            done.people = new + 1
-        yield key, new, data
+        return ShardWriter(partial, mark=mark)
+    return ListWriter(partial, to == "list", mark)
 
 
 def _order(dataset: Any) -> np.ndarray:
@@ -134,7 +213,7 @@ def _order(dataset: Any) -> np.ndarray:
     return np.arange(len(dataset)) if labels is None else np.argsort(labels, kind="stable")
 
 
-def _item(dataset: Any, index: int) -> Item:
+def _item(dataset: Any, index: int) -> tuple[str, int, bytes]:
     if not hasattr(dataset, "encoded"):
         image, label, key = dataset[index]
         coded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
@@ -145,17 +224,16 @@ def _item(dataset: Any, index: int) -> Item:
     return key, int(dataset.labels[index]), data
 
 
-def _as_files(items: Iterator[Item], to: str, dataset: Any) -> Iterator[Item]:
-    """Keys as paths: the source's own where they are some that stay inside, numbers otherwise."""
+def _path(number: int, key: str, label: int, data: bytes, to: str, dataset: Any) -> str:
+    """The key under which an image is written; for files: the source's own where it is a path that stays
+    inside, numbers otherwise."""
+    if to not in ("folder", "list"):
+        return key
     # A folder's people are its folders: other sources' keys do not tell who is who.
     own = to == "list" or isinstance(dataset, FolderDataset)
-    for number, (key, label, data) in enumerate(items):
-        path = PurePosixPath(key)
-        inside = (
-            path.suffix.lower() in SUFFIXES and not path.is_absolute() and ".." not in path.parts
-        )
-        if own and inside:
-            yield key, label, data
-        else:
-            ending = "png" if data.startswith(b"\x89PNG") else "jpg"
-            yield f"{label:07d}/{number:08d}.{ending}", label, data
+    path = PurePosixPath(key)
+    inside = path.suffix.lower() in SUFFIXES and not path.is_absolute() and ".." not in path.parts
+    if own and inside:
+        return key
+    ending = "png" if data.startswith(b"\x89PNG") else "jpg"
+    return f"{label:07d}/{number:08d}.{ending}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -68,24 +67,3 @@ class ListDataset(RecordDataset):
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the list."""
         return array_digest(self._starts, self.labels, words=tuple(self.keys()))
-
-
-def write_list(items: Iterable[tuple[str, int, bytes]], root: Path, name: str = "list.txt") -> int:
-    """Write images below ``root`` and their list.
-
-    Args:
-        items: (key, label, encoded image); keys are relative paths.
-        root: the folder.
-        name: of the list.
-
-    Returns:
-        How many images were written.
-    """
-    lines = []
-    for key, label, image in items:
-        path = root / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(image)
-        lines.append(f"{key}\t{label}\n")
-    (root / name).write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
-    return len(lines)

@@ -8,7 +8,7 @@ header ``<IfQQ`` (flag, label, id, id2), followed by ``flag`` float labels where
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -184,7 +184,7 @@ def _check_property(path: Path, classes: int) -> None:
         raise MinusfaceError(f"{path}: {fields[0]} people, but the records have {classes}")
 
 
-def _parts(data: bytes) -> Iterator[bytes]:
+def parts_of(data: bytes) -> Iterator[bytes]:
     """A record's bytes in the file: split where its data holds the magic number."""
     pieces, start, position = [], 0, 0
     while (position := data.find(MAGIC_BYTES, position)) >= 0:
@@ -201,50 +201,3 @@ def _parts(data: bytes) -> Iterator[bytes]:
         else:
             flag = BEGIN if number == 0 else END if number == len(pieces) - 1 else MIDDLE
         yield struct.pack("<II", MAGIC, flag << 29 | len(piece)) + piece + b"\0" * (-len(piece) % 4)
-
-
-def write_recordio(items: Iterable[tuple[str, int, bytes]], root: Path, size: int = 112) -> int:
-    """Write ``train.rec``, ``train.idx`` and ``property``.
-
-    Args:
-        items: (key, label, encoded image) with each label's images together, labels rising from 0.
-        root: the folder.
-        size: side of the crops, for ``property``.
-
-    Returns:
-        How many images were written.
-
-    Raises:
-        MinusfaceError: labels that fall, or beyond 2^24, which the format cannot hold exactly.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    index: list[int] = []
-    ranges: list[list[int]] = []
-    with open(root / "train.rec", "wb") as out:
-        # Record 0 has a fixed length, and is written again once the numbers are known.
-        out.write(_about(0, 0, 0.0, 0))
-        for count, (_, label, image) in enumerate(items, 1):
-            if label not in (len(ranges), len(ranges) - 1) or label >= EXACT:
-                raise MinusfaceError(
-                    f"{root}: label {label} after {len(ranges) - 1}, expected rising labels"
-                )
-            if label == len(ranges):
-                ranges.append([count, count])
-            ranges[label][1] = count + 1
-            index.append(out.tell())
-            out.writelines(_parts(HEADER.pack(0, float(label), count, 0) + image))
-        images = len(index)
-        for label, (first, last) in enumerate(ranges):
-            index.append(out.tell())
-            out.write(_about(first, last, float(label), images + 1 + label))
-        out.seek(0)
-        out.write(_about(images + 1, images + 1 + len(ranges), 0.0, 0))
-    lines = [f"{key}\t{offset}\n" for key, offset in enumerate([0, *index])]
-    (root / "train.idx").write_text("".join(lines))
-    (root / "property").write_text(f"{len(ranges)},{size},{size}\n")
-    return images
-
-
-def _about(first: int, last: int, label: float, number: int) -> bytes:
-    """A record about people: a header with two labels, and no image."""
-    return b"".join(_parts(HEADER.pack(2, label, number, 0) + struct.pack("<2f", first, last)))

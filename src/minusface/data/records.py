@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +18,6 @@ from minusface.errors import MinusfaceError, choice_error
 
 OnError = Literal["fail", "skip"]
 Labels = npt.NDArray[np.int32]
-Item = tuple[str, int, bytes]
-"""(key, label, encoded image): what writers take."""
 
 
 class RecordDataset:
@@ -162,10 +159,3 @@ def array_digest(*arrays: npt.NDArray[Any], words: tuple[str, ...] = ()) -> str:
     """SHA-256 (hex) over arrays and words."""
     hashes = [hashlib.sha256(np.ascontiguousarray(a).tobytes()).hexdigest() for a in arrays]
     return digest((*hashes, *words))
-
-
-def in_groups(items: Iterable[Item], size: int) -> Iterator[Iterator[Item]]:
-    """Items in groups of a size, the last one smaller; each group is to be used up before the next."""
-    stream = iter(items)
-    for first in stream:
-        yield chain([first], islice(stream, size - 1))

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import io
 import json
 import os
 import tarfile
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from minusface.data.columns import check_labels
 from minusface.data.folder import SUFFIXES
-from minusface.data.records import Files, Item, OnError, RecordDataset, array_digest, in_groups
+from minusface.data.records import Files, OnError, RecordDataset, array_digest
 from minusface.errors import MinusfaceError
 
-PER_SHARD = 10_000
 CACHE = "MINUSFACE_CACHE"
 BLOCK = 1 << 20
 EXPECTED = "expected key.jpg (or another image) and key.cls or key.json with a label"
@@ -164,35 +161,3 @@ def _label(data: bytes, ending: str, where: str) -> int:
     except (ValueError, KeyError, TypeError) as error:
         raise MinusfaceError(f"{where}: no label in it, expected a number from 0 on") from error
     return int(label)
-
-
-def write_shards(items: Iterable[Item], folder: Path, per_shard: int = PER_SHARD) -> int:
-    """Write ``folder/faces-000000.tar`` and so on.
-
-    Args:
-        items: (key, label, encoded image); a dot in a key's last part becomes an underscore, for there the
-            format parts key and extension.
-        folder: gets the shards.
-        per_shard: images a shard.
-
-    Returns:
-        How many images were written.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    count = 0
-    for number, some in enumerate(in_groups(items, per_shard)):
-        with tarfile.open(folder / f"faces-{number:06d}.tar", "w") as tar:
-            for key, label, image in some:
-                parent, _, base = key.rpartition("/")
-                stem = base.rpartition(".")[0] or base
-                whole = f"{parent}/{stem.replace('.', '_')}" if parent else stem.replace(".", "_")
-                for ending, data in ((_ending(image), image), ("cls", str(label).encode())):
-                    member = tarfile.TarInfo(f"{whole}.{ending}")
-                    member.size = len(data)
-                    tar.addfile(member, io.BytesIO(data))
-                count += 1
-    return count
-
-
-def _ending(image: bytes) -> str:
-    return "png" if image.startswith(b"\x89PNG") else "jpg"

@@ -7,7 +7,7 @@ endian; the data is a ``tf.train.Example`` whose feature ``image`` holds one enc
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import cast
@@ -15,7 +15,7 @@ from typing import cast
 import numpy as np
 
 from minusface.data.columns import PART, check_labels, integers, names, read_columns
-from minusface.data.records import Files, OnError, RecordDataset, array_digest, in_groups
+from minusface.data.records import Files, OnError, RecordDataset, array_digest
 from minusface.errors import MinusfaceError
 
 LINE = "NAME<tab>shard<tab>offset<tab>label"
@@ -23,7 +23,6 @@ HEADER, FOOTER = 12, 4
 # Larger than any crop: a length beyond it is a wrong offset.
 LARGEST = 1 << 28
 MASK = 0xA282EAD8
-RECORDS_A_SHARD = 500_000
 SHARDS = 100_000
 
 
@@ -204,43 +203,3 @@ def record_of(data: bytes) -> bytes:
     length = struct.pack("<Q", len(data))
     crcs = (struct.pack("<I", masked_crc(part)) for part in (length, data))
     return length + next(crcs) + data + next(crcs)
-
-
-def write_tfrecord(
-    items: Iterable[tuple[str, int, bytes]],
-    root: Path,
-    name: str,
-    index: Path,
-    records: int = RECORDS_A_SHARD,
-) -> int:
-    """Write ``root/name/name-00000.tfrecord`` and so on, ``name.index`` and the training index.
-
-    Args:
-        items: (key, label, encoded image), in the order to write.
-        root: gets the folder ``name``.
-        name: of the dataset.
-        index: the training index to write.
-        records: a shard.
-
-    Returns:
-        How many records were written.
-    """
-    folder = root / name
-    folder.mkdir(parents=True, exist_ok=True)
-    index.parent.mkdir(parents=True, exist_ok=True)
-    count = 0
-    with (
-        open(index, "w", encoding="utf-8") as train,
-        open(folder / f"{name}.index", "w", encoding="utf-8", errors="surrogateescape") as paths,
-    ):
-        for shard, some in enumerate(in_groups(items, records)):
-            offset = 0
-            with open(folder / f"{name}-{shard:05d}.tfrecord", "wb") as file:
-                for key, label, image in some:
-                    record = record_of(example_of(image))
-                    file.write(record)
-                    train.write(f"{name}\t{shard}\t{offset}\t{label}\n")
-                    paths.write(f"{key}\t{shard}\t{offset}\n")
-                    offset += len(record)
-                    count += 1
-    return count
