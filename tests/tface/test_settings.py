@@ -48,6 +48,12 @@ FILE: dict[str, Any] = {
     "TASK": "stage2",
     "NUM_AUG": 3,
     "TASK_BACKBONE": "IR_50",
+    "TASK_VER": 3,
+    "WORLD_SIZE": 1,
+    "RANK": 0,
+    "LOCAL_RANK": 0,
+    "DIST_BACKEND": "nccl",
+    "DIST_URL": "env://",
     "PRETRAIN_CKPT": "runs/stage1",
 }
 
@@ -77,6 +83,10 @@ def test_the_file_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", [*FILE, "NUM_DUPS"])
 def test_every_key_has_an_outcome(tmp_path: Path, key: str) -> None:
     assert (key in KEYS) + (key in NO_EFFECT) + (key in RESUMES) == 1
+
+
+def test_softmax_is_the_same_loss(tmp_path: Path) -> None:
+    assert tface_settings(write(tmp_path, LOSS_NAME="Softmax"))[0] == tface_settings(write(tmp_path))[0]
 
 
 def test_num_dups_is_num_aug(tmp_path: Path) -> None:
@@ -115,7 +125,7 @@ def test_several_datasets_are_branches(tmp_path: Path) -> None:
         ({"METHOD": "DuetFace"}, "METHOD: 'DuetFace'"),
         ({"TASK_BACKBONE": "IR_101"}, "TASK_BACKBONE: 'IR_101'"),
         ({"HEAD_NAME": "SphereFace"}, "HEAD_NAME"),
-        ({"LOSS_NAME": "Focal"}, "LOSS_NAME"),
+        ({"LOSS_NAME": "Focal"}, "LOSS_NAME.*Softmax"),
         ({"INPUT_SIZE": [112, 96]}, "INPUT_SIZE"),
         ({"RGB_MEAN": [0.4, 0.5, 0.5]}, "RGB_MEAN"),
         ({"LRS": [0.1, 0.01]}, "LRS"),
@@ -128,6 +138,8 @@ def test_several_datasets_are_branches(tmp_path: Path) -> None:
         ({"DATASETS": []}, "DATASETS"),
         ({"DATASETS": [{"name": "x", "batchsize": 3}]}, "unknown 'batchsize'"),
         ({"DATASETS": [{"batch_size": 3}]}, "without a name"),
+        ({"DATASETS": [{"name": None, "batch_size": 3}]}, "without a name"),
+        ({"DATASETS": [{"name": 7, "batch_size": 3}]}, "DATASETS.name: 7"),
         ({"SEED": "one"}, "SEED: 'one'"),
         ({"MOMENTUN": 0.9}, "did you mean 'MOMENTUM'"),
     ],

@@ -22,12 +22,20 @@ HEADS = {
     "AdaFace": "adaface",
 }
 BACKBONES = {f"IR_{se}{n}": f"ir_{se.lower()}{n}" for se in ("", "SE_") for n in (18, 34, 50, 100)}
-LOSSES = ("DistCrossEntropy", "CrossEntropy")
+# All of them the softmax cross entropy of the head's logits.
+LOSSES = ("DistCrossEntropy", "CrossEntropy", "Softmax")
+LAUNCHER = "processes, their ranks and how they meet come from torchrun"
 NO_EFFECT = {
     "LOG_ROOT": "the log lies in the run's folder (out)",
     "DIST_FC": "how class centres are spread does not change the losses here",
     "SAVE_EPOCHS": "out/last is saved every save_every steps, out/best after evaluations",
     "BACKBONE_NAME": "the reference takes TASK_BACKBONE",
+    "WORLD_SIZE": LAUNCHER,
+    "RANK": LAUNCHER,
+    "LOCAL_RANK": LAUNCHER,
+    "DIST_BACKEND": LAUNCHER,
+    "DIST_URL": LAUNCHER,
+    "TASK_VER": "the reference does not read it",
     "AMP": "the reference only scales the loss and never casts; precision: bfloat16 here does cast",
 }
 RESUMES = {
@@ -236,9 +244,11 @@ def _datasets(mapping: _Mapping) -> int | None:
     branches, steps = [], []
     for one in sets:
         unknown = next((k for k in one if k not in ("name", *BRANCH)), None)
-        if unknown is not None or "name" not in one:
-            what = f"unknown {unknown!r}" if unknown else "a dataset without a name"
+        if unknown is not None or not one.get("name"):
+            what = f"unknown {unknown!r}" if unknown else "a dataset without a name (fill it in)"
             raise mapping.refuse("DATASETS", f"{what}; known: name, {', '.join(BRANCH)}")
+        if not isinstance(one["name"], str):
+            raise mapping.refuse("DATASETS.name", f"{one['name']!r}, expected a name")
         listed = index / f"{one['name']}.txt"
         kind = "tfrecord" if "TFR" in one["name"] else "list"
         branch = {"faces": f"{kind}:{listed}@{data}"}
