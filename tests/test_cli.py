@@ -309,14 +309,42 @@ def test_ijb(place: Place, run: Run, tmp_path: Path) -> None:
     assert said.code == 0, said.err
     plain, protected = json.loads(said.out)
     assert plain["name"].endswith("ijbb")
-    assert plain["templates"] == PEOPLE * -(-IMAGES // 2)
+    assert plain["counts"]["templates"] == PEOPLE * -(-IMAGES // 2)
+    assert plain["curve"][-1] == [1.0, 1.0]
     assert {"TAR@FAR 0.1", "TAR@FAR 1e-06", "rank-1", "FNIR@FPIR 0.1"} <= set(plain["rates"])
     assert plain["rates"]["TAR@FAR 1e-06"] is None
     assert 0 <= plain["rates"]["rank-1"] <= plain["rates"]["rank-5"] <= 1
     assert (len(plain["per_draw"]), len(protected["per_draw"])) == (1, 2)
-    assert "| rank-1 |" in run("evaluate", place.plain, *where).out
+    files = {kind: tmp_path / f"r.{kind}" for kind in ("csv", "svg", "pdf")}
+    drawn = ("--csv", files["csv"], "--roc", files["svg"], "--det", files["pdf"])
+    assert "| rank-1 |" in run("evaluate", place.plain, *where, *drawn).out
+    assert all(file.stat().st_size for file in files.values())
+    (row,) = csv.DictReader(files["csv"].open())
+    assert float(row["rank-1"]) == pytest.approx(plain["rates"]["rank-1"])
+    assert row["TAR@FAR 1e-06"] == ""
+    assert (
+        "ijbc_face_tid_mid.txt" in run("evaluate", place.plain, "--suite", "ijbc", *where[2:]).line
+    )
     (tmp_path / "IJBB" / "meta" / "ijbb_name_5pts_score.txt").write_text("x\n")
     assert "ijbb_name_5pts_score.txt" in run("evaluate", place.plain, *where).line
+
+
+def test_megaface(place: Place, run: Run, tmp_path: Path) -> None:
+    for person in range(PEOPLE):
+        kind = "facescrub_images" if person < 2 else "megaface_images/deep"
+        shutil.copytree(place.faces / f"p{person}", tmp_path / kind / f"p{person}")
+    (tmp_path / "megaface_noises.txt").write_text("deep/p2/0.png\n")
+    where = ("--suite", "megaface", "--root", tmp_path)
+    said = run("evaluate", place.plain, place.stage2, *where, "--draws", 2, "--json", "-")
+    assert said.code == 0, said.err
+    plain, protected = json.loads(said.out)
+    strangers = (PEOPLE - 2) * IMAGES - 1
+    assert plain["counts"] == {"probes": 2 * IMAGES, "people": 2, "distractors": strangers}
+    assert {f"rank-1@{strangers}", f"rank-10@{strangers}"} <= set(plain["rates"])
+    assert (len(plain["per_draw"]), len(protected["per_draw"])) == (1, 2)
+    (tmp_path / "none").mkdir()
+    refused = run("evaluate", place.plain, "--suite", "megaface", "--root", tmp_path / "none")
+    assert (refused.code, "facescrub_images" in refused.line) == (2, True)
 
 
 def test_a_stopped_evaluation_goes_on(place: Place, run: Run, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from minusface.errors import MinusfaceError
 from minusface.evaluate import metrics
 from minusface.evaluate.identification import cmc, open_set
-from minusface.evaluate.suites import ijb
+from minusface.evaluate.suites import ijb, ijb_templates
 from tests.reference import ijb as naive
 
 POINTS = "38.3 51.7 73.5 51.5 56.0 71.7 41.5 92.4 70.7 92.2"
@@ -40,8 +40,8 @@ def test_pooling_agrees_with_plain_loops(
     features = np.random.default_rng(len(rows)).normal(size=(len(rows), 6))
     scores = weights / 10 if weighted else None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ijb, "CHUNK", chunk)
-        ids, pooled = ijb.pool_templates(features, templates, media, scores)
+        patch.setattr(ijb_templates, "CHUNK", chunk)
+        ids, pooled = ijb_templates.pool_templates(features, templates, media, scores)
     plain_ids, plain = naive.pool(features, templates.tolist(), media.tolist(), scores)
     assert ids.tolist() == plain_ids
     np.testing.assert_allclose(pooled, plain, atol=1e-9)
@@ -50,13 +50,15 @@ def test_pooling_agrees_with_plain_loops(
 def test_frames_of_a_video_count_as_one_image() -> None:
     image, frame = [1.0, 0.0], [0.0, 1.0]
     features = np.array([image, frame, frame, frame])
-    _, pooled = ijb.pool_templates(features, np.zeros(4, np.int64), np.array([0, 1, 1, 1]))
+    _, pooled = ijb_templates.pool_templates(
+        features, np.zeros(4, np.int64), np.array([0, 1, 1, 1])
+    )
     np.testing.assert_allclose(pooled, [[0.5**0.5, 0.5**0.5]])
 
 
 def test_the_same_medium_of_two_templates_stays_apart() -> None:
     features = np.eye(2)
-    ids, pooled = ijb.pool_templates(features, np.array([5, 4]), np.array([1, 1]))
+    ids, pooled = ijb_templates.pool_templates(features, np.array([5, 4]), np.array([1, 1]))
     assert ids.tolist() == [4, 5]
     np.testing.assert_allclose(pooled, features[::-1])
 
@@ -68,16 +70,18 @@ def test_verification_is_the_roc_of_the_templates_cosines() -> None:
     owners = np.repeat(np.arange(len(subjects)), 3)
     centres = random.normal(size=(12, 16))
     features = centres[subjects[owners]] + 1.5 * random.normal(size=(len(owners), 16))
-    ids, pooled = ijb.pool_templates(features, templates[owners], np.tile([0, 0, 1], len(subjects)))
+    ids, pooled = ijb_templates.pool_templates(
+        features, templates[owners], np.tile([0, 0, 1], len(subjects))
+    )
     a, b = np.triu_indices(len(subjects), 1)
     pairs = ijb.IjbPairs(templates[a], templates[b], subjects[a] == subjects[b])
-    found = ijb.verify_templates(ids, pooled, pairs)
+    found = ijb_templates.verify_templates(ids, pooled, pairs)
     row = {template: n for n, template in enumerate(ids.tolist())}
     cosines = [
         float(pooled[row[one]] @ pooled[row[other]])
         for one, other in zip(pairs.a.tolist(), pairs.b.tolist(), strict=True)
     ]
-    plain = metrics.tar_at_far(cosines, pairs.same, ijb.FARS)
+    plain = metrics.tar_at_far(cosines, pairs.same, ijb_templates.FARS)
     assert found.tar_at_far() == pytest.approx(plain, abs=1e-9)
     assert plain[1e-6] is None
     assert 0.1 < (plain[1e-2] or 0) < 1
@@ -89,11 +93,11 @@ def test_search_finds_the_enrolled_and_no_one_else() -> None:
     subjects = np.repeat(np.arange(8), 2)
     templates = 100 + random.permutation(16)
     features = np.eye(8)[subjects] + 0.1 * random.normal(size=(16, 8))
-    ids, pooled = ijb.pool_templates(features, templates, np.zeros(16, np.int64))
+    ids, pooled = ijb_templates.pool_templates(features, templates, np.zeros(16, np.int64))
     probes = ijb.IjbList(templates[1::2], subjects[1::2])
     for low, high in ((0, 4), (4, 8)):
         rows = slice(2 * low, 2 * high, 2)
-        found = ijb.search_templates(
+        found = ijb_templates.search_templates(
             ids, pooled, ijb.IjbList(templates[rows], subjects[rows]), probes
         )
         assert np.flatnonzero(found.rank).tolist() == list(range(low, high))
@@ -101,7 +105,7 @@ def test_search_finds_the_enrolled_and_no_one_else() -> None:
         assert open_set(found, 0.25).fnir.tolist() == [0.0]
     foreign = ijb.IjbList(np.array([7]), np.array([0]))
     with pytest.raises(MinusfaceError, match="template 7 of the gallery has no images"):
-        ijb.search_templates(ids, pooled, foreign, probes)
+        ijb_templates.search_templates(ids, pooled, foreign, probes)
 
 
 def test_images(tmp_path: Path) -> None:
@@ -123,6 +127,7 @@ def test_images(tmp_path: Path) -> None:
         (0, "1.jpg 7 x\n", "line 1"),
         (0, "1.jpg 7 1\n2.jpg 7.5 1\n3.jpg 2 1\n", "line 2: expected whole numbers"),
         (0, "1.jpg 7 1\n\n3.jpg 2 1\n", "line 2"),
+        (0, "1.jpg 7 1\n2.jpg 7 1\n../3.jpg 2 1\n", "line 3"),
         (0, "", "empty"),
         (0, None, "cannot read"),
         (1, f"1.jpg {POINTS} nan\n", "line 1"),
@@ -135,6 +140,15 @@ def test_image_files_refused(tmp_path: Path, file: int, content: str | None, wor
     with pytest.raises(MinusfaceError, match=words) as error:
         ijb.read_images(*files)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["../x.jpg", "/etc/x.jpg", "a/../../x.jpg"])
+def test_images_stay_in_their_folder(tmp_path: Path, name: str) -> None:
+    files = _files(tmp_path)
+    for file in files:
+        file.write_text(file.read_text().replace("2.jpg", name))
+    with pytest.raises(MinusfaceError, match=r"line 2: .* leads out of the images' folder"):
+        ijb.read_images(*files)
 
 
 def test_template_pairs(tmp_path: Path) -> None:
@@ -171,7 +185,7 @@ def test_pair_files_refused(tmp_path: Path, content: str | None, words: str) -> 
 def test_pairs_of_another_benchmark() -> None:
     pairs = ijb.IjbPairs(np.array([1, 9]), np.array([2, 8]), np.array([True, False]))
     with pytest.raises(MinusfaceError, match=r"template 9 of the pairs has no images \(1 such"):
-        ijb.verify_templates(np.array([1, 2, 8]), np.eye(3), pairs)
+        ijb_templates.verify_templates(np.array([1, 2, 8]), np.eye(3), pairs)
 
 
 def test_lists(tmp_path: Path) -> None:
@@ -209,11 +223,11 @@ def test_lists_refused(tmp_path: Path, content: str | None, words: str) -> None:
 
 def test_pooling_refused() -> None:
     with pytest.raises(MinusfaceError, match="expected one an image"):
-        ijb.pool_templates(np.eye(2), np.zeros(3, np.int64), np.zeros(3, np.int64))
+        ijb_templates.pool_templates(np.eye(2), np.zeros(3, np.int64), np.zeros(3, np.int64))
     with pytest.raises(MinusfaceError, match="template 4: its embedding is zero"):
-        ijb.pool_templates(np.zeros((1, 3)), np.array([4]), np.array([0]))
+        ijb_templates.pool_templates(np.zeros((1, 3)), np.array([4]), np.array([0]))
     with pytest.raises(MinusfaceError, match="template 4: its embedding is NaN"):
-        ijb.pool_templates(np.full((1, 3), np.nan), np.array([4]), np.array([0]))
+        ijb_templates.pool_templates(np.full((1, 3), np.nan), np.array([4]), np.array([0]))
 
 
 def test_crops_are_cut_out_by_the_landmarks(tmp_path: Path) -> None:

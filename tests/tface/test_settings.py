@@ -86,7 +86,10 @@ def test_every_key_has_an_outcome(tmp_path: Path, key: str) -> None:
 
 
 def test_softmax_is_the_same_loss(tmp_path: Path) -> None:
-    assert tface_settings(write(tmp_path, LOSS_NAME="Softmax"))[0] == tface_settings(write(tmp_path))[0]
+    assert (
+        tface_settings(write(tmp_path, LOSS_NAME="Softmax"))[0]
+        == tface_settings(write(tmp_path))[0]
+    )
 
 
 def test_num_dups_is_num_aug(tmp_path: Path) -> None:

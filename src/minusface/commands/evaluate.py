@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from minusface.evaluate import VerificationResult
     from minusface.evaluate.benchmark import Benchmark
     from minusface.evaluate.models import Model
-    from minusface.evaluate.suites.ijb_run import IjbResult
+    from minusface.evaluate.rates import RatesResult
 
-IJB = ("ijbb", "ijbc")
+# Benchmarks that are more than a list of pairs.
+LARGE = ("ijbb", "ijbc", "megaface")
 CACHE = "runs/embeddings"
 
 
@@ -34,6 +36,7 @@ def evaluate(
     markdown: str | None = None,
     csv: str | None = None,
     roc: str | None = None,
+    det: str | None = None,
     worst: str | None = None,
     cache: str = "",
 ) -> int:
@@ -50,7 +53,7 @@ def evaluate(
         pairs: LFW's pairs.txt or pairsDevTest.txt, or lines "image image 0|1".
         faces: the face folder that the pairs name.
         suite: a benchmark, once for each or with commas: a .bin file, or a name (lfw, cfp_fp, cfp_ff,
-            agedb_30, calfw, cplfw, rfw, ijbb, ijbc) of files in --root.
+            agedb_30, calfw, cplfw, rfw, ijbb, ijbc, megaface) of files in --root.
         root: the folder of the named benchmarks.
         draws: how often protected images are shuffled anew; mean and spread are reported. Models that
             shuffle nothing are measured once.
@@ -63,30 +66,20 @@ def evaluate(
         markdown: write the table to this file.
         csv: write the table as comma-separated values to this file.
         roc: draw the ROC into this .png, .svg or .pdf file.
+        det: draw misses over false matches (DET) into this .png, .svg or .pdf file.
         worst: draw the pairs that the last model gets most wrong into this .png or .jpg file. It shows
             faces of the benchmark: keep it where they may be.
         cache: where embeddings are kept (by default $MINUSFACE_CACHE, else runs/embeddings); none keeps
             nothing. They are biometric data: delete them when you are done.
     """
-    from minusface.errors import MinusfaceError
-    from minusface.evaluate import markdown_table, to_json, write_roc_plot
     from minusface.evaluate.models import load_model
-    from minusface.evaluate.report import csv_table
-    from minusface.evaluate.suites.ijb_run import ijb_table
-    from minusface.files import write_atomically
     from minusface.memory import keep_freed_memory
     from minusface.weights import resolve
 
     keep_freed_memory()
     given = [*(checkpoints or []), *(checkpoint or [])]
-    if not given:
-        raise MinusfaceError("no checkpoint given, expected one or more")
-    if name is not None and len(name) != len(given):
-        raise MinusfaceError(f"--name: given {len(name)} times for {len(given)} checkpoints")
-    if roc is not None and Path(roc).suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise MinusfaceError(f"{roc}: a ROC is drawn into a .png, .svg or .pdf file")
-    if worst is not None and Path(worst).suffix.lower() not in (".png", ".jpg"):
-        raise MinusfaceError(f"{worst}: pairs are drawn into a .png or .jpg file")
+    out = _Outputs(json, markdown, csv, roc, det, worst)
+    _check(given, name, out)
     names: list[str | None] = [*name] if name else [None] * len(given)
     models = [
         load_model(
@@ -94,38 +87,92 @@ def evaluate(
         )
         for path, called in zip(given, names, strict=True)
     ]
-    names_of = [part for entry in suite or [] for part in entry.split(",") if part]
-    templates = [part for part in names_of if part.lower() in IJB]
-    lists = [part for part in names_of if part.lower() not in IJB]
-    benchmarks = _benchmarks(pairs, faces, lists, root, models[0].size, bool(templates))
-    folder = None if cache == "none" else Path(cache or os.environ.get("MINUSFACE_CACHE") or CACHE)
+    entries = [part for entry in suite or [] for part in entry.split(",") if part]
+    large = [part.lower() for part in entries if part.lower() in LARGE]
+    lists = [part for part in entries if part.lower() not in LARGE]
+    benchmarks = _benchmarks(pairs, faces, lists, root, models[0].size, bool(large))
+    how = _How(
+        draws,
+        flip,
+        batch_size,
+        None if cache == "none" else Path(cache or os.environ.get("MINUSFACE_CACHE") or CACHE),
+    )
     results = [
-        _measure(model, one, draws, flip, batch_size, folder, len(benchmarks) > 1)
-        for one in benchmarks
-        for model in models
+        _measure(model, one, how, len(benchmarks) > 1) for one in benchmarks for model in models
     ]
-    shown = [*results, *_groups(benchmarks, models, results)]
-    searches = [
-        _measure_ijb(model, part, root, draws, flip, batch_size, folder)
-        for part in templates
-        for model in models
-    ]
-    text = (markdown_table(shown) if shown else "") + (ijb_table(searches) if searches else "")
+    searches = [_measure_large(model, part, root, how) for part in large for model in models]
+    _report(results, _groups(benchmarks, models, results), searches, benchmarks, out)
+    return 0
+
+
+class _How(NamedTuple):
+    """How a model is measured."""
+
+    draws: int
+    flip: bool
+    batch_size: int
+    cache: Path | None
+
+
+class _Outputs(NamedTuple):
+    """Where results go, besides the screen."""
+
+    json: str | None
+    markdown: str | None
+    csv: str | None
+    roc: str | None
+    det: str | None
+    worst: str | None
+
+
+def _check(given: list[str], name: list[str] | None, out: _Outputs) -> None:
+    """Refuse what would only fail after a long evaluation."""
+    from minusface.errors import MinusfaceError
+    from minusface.evaluate.plots import check_picture
+
+    if not given:
+        raise MinusfaceError("no checkpoint given, expected one or more")
+    if name is not None and len(name) != len(given):
+        raise MinusfaceError(f"--name: given {len(name)} times for {len(given)} checkpoints")
+    for path in (out.roc, out.det):
+        if path is not None:
+            check_picture(path)
+    if out.worst is not None and Path(out.worst).suffix.lower() not in (".png", ".jpg"):
+        raise MinusfaceError(f"{out.worst}: pairs are drawn into a .png or .jpg file")
+
+
+def _report(
+    results: list[VerificationResult],
+    groups: list[VerificationResult],
+    searches: list[RatesResult],
+    benchmarks: list[Benchmark],
+    out: _Outputs,
+) -> None:
+    """Print the tables and write the files that were asked for."""
+    from minusface.evaluate import markdown_table, to_json, write_det_plot, write_roc_plot
+    from minusface.evaluate.rates import rates_table
+    from minusface.evaluate.report import csv_table
+    from minusface.files import write_atomically
+
+    shown = [*results, *groups]
+    tables = [markdown_table(shown)] if shown else []
+    text = "\n".join([*tables, *([rates_table(searches)] if searches else [])])
     said = to_json([*shown, *searches])
-    if json is not None and json != "-":
-        write_atomically(Path(json), said.encode())
-    if markdown is not None:
-        write_atomically(Path(markdown), text.encode())
-    if csv is not None:
-        write_atomically(Path(csv), csv_table(shown).encode())
-    if roc is not None:
-        write_roc_plot(results, roc)
-    if worst is not None and results:
+    if out.json is not None and out.json != "-":
+        write_atomically(Path(out.json), said.encode())
+    if out.markdown is not None:
+        write_atomically(Path(out.markdown), text.encode())
+    if out.csv is not None:
+        write_atomically(Path(out.csv), csv_table(shown, searches).encode())
+    if out.roc is not None:
+        write_roc_plot([*results, *searches], out.roc)
+    if out.det is not None:
+        write_det_plot([*results, *searches], out.det)
+    if out.worst is not None and results:
         from minusface.evaluate.worst import write_worst
 
-        write_worst(results[-1], benchmarks[-1], worst)
-    print(said if json == "-" else text, end="")
-    return 0
+        write_worst(results[-1], benchmarks[-1], out.worst)
+    print(said if out.json == "-" else text, end="")
 
 
 def _benchmarks(
@@ -160,20 +207,12 @@ def _benchmarks(
     return found
 
 
-def _measure(
-    model: Model,
-    benchmark: Benchmark,
-    draws: int,
-    flip: bool,
-    batch_size: int,
-    cache: Path | None,
-    several: bool,
-) -> VerificationResult:
+def _measure(model: Model, benchmark: Benchmark, how: _How, several: bool) -> VerificationResult:
     """One model on one benchmark."""
     from minusface.evaluate import Cache, evaluate_pairs
     from minusface.progress import bar
 
-    count = draws if model.draws_matter else 1
+    count, cache = how.draws if model.draws_matter else 1, how.cache
     name = f"{model.name}, {benchmark.name}" if several else model.name
     with bar(name, count * len(benchmark.pairs.keys)) as advance:
         shown = 0
@@ -189,32 +228,25 @@ def _measure(
             benchmark.pairs,
             name=name,
             draws=count,
-            flip=flip,
-            batch_size=batch_size,
+            flip=how.flip,
+            batch_size=how.batch_size,
             progress=progress,
             cache=None if cache is None else Cache(cache, model.fingerprint, benchmark.fingerprint),
         )
-    if count != draws:
+    if count != how.draws:
         print(f"minusface: {name}: nothing is shuffled, measured once", file=sys.stderr)
     return result
 
 
-def _measure_ijb(
-    model: Model,
-    name: str,
-    root: str | None,
-    draws: int,
-    flip: bool,
-    batch_size: int,
-    cache: Path | None,
-) -> IjbResult:
-    """One model on IJB-B or IJB-C, whose folder lies in the root, or is it."""
+def _measure_large(model: Model, name: str, root: str | None, how: _How) -> RatesResult:
+    """One model on IJB-B, IJB-C or MegaFace, whose folder lies in the root, or is it."""
     from minusface.evaluate.suites.ijb_run import measure_ijb
+    from minusface.evaluate.suites.megaface import measure_megaface
     from minusface.progress import bar
 
     here = Path(root or ".")
     folder = next((here / n for n in (name.upper(), name.lower()) if (here / n).is_dir()), here)
-    count = draws if model.draws_matter else 1
+    measure = measure_megaface if name == "megaface" else partial(measure_ijb, prefix=name)
     with bar(f"{model.name}, {name}", 100) as advance:
         shown = 0
 
@@ -223,13 +255,13 @@ def _measure_ijb(
             advance(100 * done // total - shown)
             shown = 100 * done // total
 
-        return measure_ijb(
+        return measure(
             model,
             folder,
-            draws=count,
-            flip=flip,
-            batch_size=batch_size,
-            cache=cache,
+            draws=how.draws if model.draws_matter else 1,
+            flip=how.flip,
+            batch_size=how.batch_size,
+            cache=how.cache,
             progress=progress,
         )
 

@@ -11,8 +11,9 @@ from minusface.evaluate.metrics import (
     threshold_at_fmr,
 )
 from minusface.evaluate.pairs import Pair, PairList, even_folds, read_pairs
+from minusface.evaluate.plots import write_det_plot, write_roc_plot
 from minusface.evaluate.reader import folder_reader
-from minusface.evaluate.report import markdown_table, to_json, write_json, write_roc_plot
+from minusface.evaluate.report import markdown_table, to_json, write_json
 from minusface.evaluate.similarity import psnr, ssim
 from minusface.evaluate.verification import (
     DrawMetrics,
@@ -48,5 +49,6 @@ __all__ = [
     "threshold_at_fmr",
     "to_json",
     "write_json",
+    "write_det_plot",
     "write_roc_plot",
 ]
