@@ -35,6 +35,9 @@ VERBS = {
     "evaluate": Verb(
         "evaluate:evaluate", "accuracy of models on pairs or benchmarks", ("checkpoints",)
     ),
+    "export": Verb(
+        "export:export", "a checkpoint to ONNX: a client's half and a server's", ("checkpoint",)
+    ),
     "data": Verb("data:data", "inspect, convert, align and split face datasets"),
     "import-tface": Verb(
         "tface:import_tface",

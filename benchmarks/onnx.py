@@ -1,0 +1,155 @@
+"""Milliseconds a crop of both halves: PyTorch, onnxruntime, and openvino where it is installed.
+
+    python benchmarks/onnx.py CHECKPOINT [--threads 1,2] [--batch 1] [--json FILE] [--device cuda]
+
+All of one thread count are timed in turn, so that a busy moment falls on all. --device is PyTorch's; with
+cuda, onnxruntime too uses it where its build can.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# In the place of this folder, where a module of this name would hide the package onnx.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import torch
+from benchmarks.common import interleaved, machine, median_ms
+
+from minusface.export import export
+from minusface.export.write import example
+from minusface.memory import keep_freed_memory
+from minusface.protect import Protector
+from minusface.recognize import Recognizer
+from minusface.types import ProtectedImage
+
+Call = Callable[[], object]
+
+
+def torch_calls(path: str, batch: int, device: str) -> dict[str, Call]:
+    protector, recognizer = Protector.load(path).to(device), Recognizer.load(path).to(device)
+    crop, order = example(protector, "client", batch)
+    (protected,) = example(protector, "recognizer", batch)
+    order, images = order.to(device), ProtectedImage(protected.to(device))
+
+    def client() -> object:
+        with torch.inference_mode():
+            pixels = crop.to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+            return protector(pixels, order).cpu()
+
+    return {"client": client, "recognizer": lambda: recognizer.embed(images).vectors.cpu()}
+
+
+def onnxruntime_calls(
+    out: Path, inputs: dict[str, dict[str, Any]], threads: int, device: str
+) -> dict[str, Call]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = ["CUDAExecutionProvider"] if device == "cuda" else []
+    providers = [p for p in providers if p in onnxruntime.get_available_providers()]
+    calls: dict[str, Call] = {}
+    for half, feeds in inputs.items():
+        session = onnxruntime.InferenceSession(
+            out / f"{half}.onnx", options, providers=[*providers, "CPUExecutionProvider"]
+        )
+        calls[half] = lambda session=session, feeds=feeds: session.run(None, feeds)
+    return calls
+
+
+def openvino_calls(out: Path, inputs: dict[str, dict[str, Any]], threads: int) -> dict[str, Call]:
+    import openvino
+
+    core = openvino.Core()
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    calls: dict[str, Call] = {}
+    for half, feeds in inputs.items():
+        model = core.compile_model(core.read_model(out / f"{half}.onnx"), "CPU", settings)
+        calls[half] = lambda model=model, feeds=feeds: model(feeds)
+    return calls
+
+
+def differences(calls: dict[str, dict[str, Call]]) -> dict[str, float]:
+    """From PyTorch, so that a fast wrong answer does not pass."""
+    import numpy as np
+
+    def array(result: object) -> Any:
+        if isinstance(result, torch.Tensor):
+            return result.numpy()
+        return np.asarray(result[0])  # type: ignore[index]
+
+    return {
+        f"{name} {half}": float(np.abs(array(call()) - array(calls["torch"][half]())).max())
+        for name, halves in calls.items()
+        for half, call in halves.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("checkpoint")
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    keep_freed_memory()
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        export(options.checkpoint, out)
+        protector = Protector.load(options.checkpoint)
+        crop, order = (t.numpy() for t in example(protector, "client", options.batch))
+        (protected,) = (t.numpy() for t in example(protector, "recognizer", options.batch))
+        inputs = {
+            "client": {"crop": crop, "permutation": order},
+            "recognizer": {"protected": protected},
+        }
+        for threads in map(int, options.threads.split(",")):
+            torch.set_num_threads(threads)
+            calls = {
+                "torch": torch_calls(options.checkpoint, options.batch, options.device),
+                "onnxruntime": onnxruntime_calls(out, inputs, threads, options.device),
+            }
+            try:
+                calls["openvino"] = openvino_calls(out, inputs, threads)
+            except ImportError:
+                print("openvino is not installed: left out", file=sys.stderr)
+            found = differences(calls)
+            for half in ("client", "recognizer"):
+                timed = interleaved(
+                    {n: c[half] for n, c in calls.items()}, options.repeats, warmup=3
+                )
+                for name, seconds in timed.items():
+                    row = {
+                        "half": half,
+                        "runtime": name,
+                        "threads": threads,
+                        "batch": options.batch,
+                    }
+                    row |= {
+                        "ms": median_ms(seconds, options.batch),
+                        "best_ms": min(seconds) * 1000 / options.batch,
+                    }
+                    row["difference"] = found[f"{name} {half}"]
+                    rows.append(row)
+                    print(
+                        f"{half:<11} {name:<12} {threads} threads  {row['ms']:6.1f} ms, best "
+                        f"{row['best_ms']:6.1f}  off by {row['difference']:.1e}",
+                        flush=True,
+                    )
+    if options.json:
+        options.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

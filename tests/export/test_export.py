@@ -1,0 +1,263 @@
+"""Both halves in ONNX: parity with PyTorch, one file each, refusals, variants, accuracy on pairs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import onnx
+from minusface import runtime
+from minusface.cli import main
+from minusface.errors import MinusfaceError
+from minusface.export import OPSET, ClientGraph, check_parity, export, measure
+from minusface.export.check import thresholds_of
+from minusface.export.write import example
+from minusface.protect import Protector, draw_permutation
+from minusface.recognize import Recognizer
+from minusface.runtime import ClientModel, ExportCard, RecognizerModel, load_export_card
+from tests.products import DIMENSIONS, SIZE, tiny_checkpoint
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, ExportCard]:
+    root = tmp_path_factory.mktemp("export")
+    path = tiny_checkpoint(root / "checkpoint")
+    return path, root / "out", export(path, root / "out", ("float16", "int8"))
+
+
+def crops(batch: int, size: int = SIZE) -> np.ndarray:
+    random = np.random.default_rng(0)
+    small = random.integers(0, 256, (batch, 4, 4, 3), dtype=np.uint8)
+    return np.stack([cv2.resize(image, (size, size)) for image in small])
+
+
+@pytest.mark.parametrize(
+    ("codec", "size", "copies"), [("dct", 64, 1), ("dwt", 32, 2), ("dct", 48, 2)]
+)
+def test_the_graph_is_the_protector(codec: str, size: int, copies: int, tmp_path: Path) -> None:
+    protector = Protector.load(tiny_checkpoint(tmp_path, copies, codec, size))
+    crop = torch.from_numpy(crops(3, size))
+    order = draw_permutation(3 * copies, 192, torch.Generator().manual_seed(1)).view(3, copies, 192)
+    with torch.no_grad():
+        made = ClientGraph(protector).eval()(crop, order)
+    expected = protector.protect(crop.permute(0, 3, 1, 2).float() / 127.5 - 1, order).pixels
+    torch.testing.assert_close(made, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_parity_with_pytorch(made: tuple[Path, Path, ExportCard], batch: int) -> None:
+    path, out, _ = made
+    protector, recognizer = Protector.load(path), Recognizer.load(path)
+    crop = crops(batch)
+    order = draw_permutation(batch, 192, torch.Generator().manual_seed(batch))[:, None]
+    pixels = torch.from_numpy(crop).permute(0, 3, 1, 2).float() / 127.5 - 1
+    expected = protector.protect(pixels, order)
+    sent = ClientModel(out, threads=1).protect(crop, order.numpy())
+    assert np.abs(sent - expected.pixels.numpy()).max() <= 1e-4
+    template = RecognizerModel(out, threads=1).embed(sent)
+    assert template.shape == (batch, DIMENSIONS)
+    assert np.abs(template - recognizer.embed(expected).vectors.numpy()).max() <= 1e-4
+    np.testing.assert_allclose(np.linalg.norm(template, axis=1), 1, atol=1e-5)
+
+
+def test_parity_is_measured_and_held_to(made: tuple[Path, Path, ExportCard]) -> None:
+    path, out, _ = made
+    found = check_parity(path, out, ("float32", "float16"))
+    for half in ("client", "recognizer"):
+        assert set(found[half]["float32"]) == {"1", "3"}
+        assert max(found[half]["float32"].values()) <= 1e-4
+        assert max(found[half]["float16"].values()) <= 0.05
+
+
+def test_a_graph_that_differs_is_refused(
+    made: tuple[Path, Path, ExportCard], tmp_path: Path
+) -> None:
+    other = tiny_checkpoint(tmp_path / "other")
+    tensors = Protector.load(other)
+    torch.nn.init.normal_(tensors.generator.project.weight, std=0.5)
+    from minusface import checkpoint
+
+    card, parts = checkpoint.load_card(other), checkpoint.load_part(other)
+    parts["generator.project.weight"] = tensors.generator.project.weight
+    checkpoint.save(other, card, {"model": parts})
+    with pytest.raises(MinusfaceError, match=r"client.onnx differs from PyTorch"):
+        check_parity(other, made[1], ("float32",))
+
+
+def test_files_stand_alone(made: tuple[Path, Path, ExportCard]) -> None:
+    _, out, card = made
+    assert sorted(p.name for p in out.iterdir()) == sorted(
+        ["card.json", *(e["name"] for files in card.files.values() for e in files.values())]
+    )
+    for name in ("client.onnx", "recognizer.onnx"):
+        data = (out / name).read_bytes()
+        model = onnx.load_from_string(data)
+        onnx.checker.check_model(model, full_check=True)
+        assert {o.version for o in model.opset_import if o.domain == ""} == {OPSET}
+        assert all(t.data_location == 0 for t in model.graph.initializer)
+        assert b"site-packages" not in data
+        assert str(Path(__file__).parents[2]).encode() not in data
+        batches = {i.type.tensor_type.shape.dim[0].dim_param for i in model.graph.input}
+        assert batches == {"batch"}
+
+
+def test_no_tensor_of_all_channels_but_the_features(made: tuple[Path, Path, ExportCard]) -> None:
+    """The features, once in parts and whole, and their shuffled weighing; never the generator's 192."""
+    model = onnx.shape_inference.infer_shapes(onnx.load(made[1] / "client.onnx"))
+    large = 192 * SIZE * SIZE
+    shapes = [
+        [d.dim_value for d in value.type.tensor_type.shape.dim][1:]
+        for value in model.graph.value_info
+    ]
+    assert all(np.prod(shape) <= large for shape in shapes if shape and 0 not in shape)
+    convolutions = [n for n in model.graph.node if n.op_type == "Conv"]
+    weights = {t.name: list(t.dims) for t in model.graph.initializer}
+    assert not any(weights.get(n.input[1], [0])[0] == 192 for n in convolutions)
+
+
+def test_variants_are_smaller_and_near(made: tuple[Path, Path, ExportCard]) -> None:
+    _, out, card = made
+    crop, order = crops(2), runtime.draw_order(2, 1, 192)
+    exact = ClientModel(out, threads=1).protect(crop, order)
+    for variant, most in (("float16", 0.02), ("int8", 0.3)):
+        assert card.files["client"][variant]["bytes"] < card.files["client"]["float32"]["bytes"]
+        near = ClientModel(out, variant, 1).protect(crop, order)
+        assert np.abs(near - exact).max() < most
+
+
+def test_refusals(made: tuple[Path, Path, ExportCard], tmp_path: Path) -> None:
+    path, out, _ = made
+    with pytest.raises(MinusfaceError, match=r"unknown variant 'int4'"):
+        export(path, tmp_path, ("int4",))
+    client = ClientModel(out, threads=1)
+    order = runtime.draw_order(1, 1, 192)
+    with pytest.raises(MinusfaceError, match=r"crops: float32"):
+        client.protect(crops(1).astype(np.float32), order)
+    twice = order.copy()
+    twice[0, 0, 0] = twice[0, 0, 1]
+    with pytest.raises(MinusfaceError, match="each channel once"):
+        client.protect(crops(1), twice)
+    with pytest.raises(MinusfaceError, match=r"permutation: shape \(2, 1, 192\)"):
+        client.protect(crops(1), runtime.draw_order(2, 1, 192))
+    with pytest.raises(MinusfaceError, match=r"protected images: \(1, 3, 8, 8\)"):
+        RecognizerModel(out, threads=1).embed(np.zeros((1, 3, 8, 8), np.float32))
+    with pytest.raises(MinusfaceError, match="unknown variant of the client"):
+        ClientModel(out, "bfloat16")
+    with pytest.raises(MinusfaceError, match="not the card of an export"):
+        load_export_card(path)
+    with pytest.raises(MinusfaceError, match=r"no card\.json"):
+        load_export_card(tmp_path / "nowhere")
+
+
+def test_a_damaged_export_is_refused(made: tuple[Path, Path, ExportCard], tmp_path: Path) -> None:
+    for file in made[1].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    data = bytearray((tmp_path / "recognizer.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "recognizer.onnx").write_bytes(data)
+    with pytest.raises(MinusfaceError, match="another SHA-256"):
+        RecognizerModel(tmp_path)
+    raw = json.loads((tmp_path / "card.json").read_text())
+    for change, said in (({"size": 0}, "no positive number"), ({"format": 9}, "format 9")):
+        (tmp_path / "card.json").write_text(json.dumps(raw | change))
+        with pytest.raises(MinusfaceError, match=said):
+            load_export_card(tmp_path)
+    (tmp_path / "card.json").write_text("{")
+    with pytest.raises(MinusfaceError, match="damaged card"):
+        load_export_card(tmp_path)
+
+
+def test_bytes_and_back() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 2 * 8, 8, 3), dtype=np.uint8)
+    pixels = runtime.from_bytes(images)
+    assert pixels.shape == (2, 6, 8, 8)
+    assert (runtime.to_bytes(pixels) == images).all()
+    from minusface.types import ProtectedImage
+
+    assert (ProtectedImage.from_uint8(images).pixels.numpy() == pixels).all()
+
+
+def test_orders_are_permutations_and_new() -> None:
+    order = runtime.draw_order(3, 2, 192)
+    assert order.shape == (3, 2, 192)
+    assert (np.sort(order, axis=-1) == np.arange(192)).all()
+    assert not (order == runtime.draw_order(3, 2, 192)).all()
+
+
+def test_thresholds_only_where_impostors_tell_them() -> None:
+    scores = np.linspace(-1, 1, 1001)
+    found = thresholds_of(scores)
+    assert list(found) == ["fmr_1e-1", "fmr_1e-2"]
+    assert (scores >= found["fmr_1e-2"]).mean() <= 0.01
+    assert found["fmr_1e-2"] > found["fmr_1e-1"]
+
+
+def test_the_command_measures(
+    made: tuple[Path, Path, ExportCard], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, faces, lines = made[0], tmp_path / "faces", []
+    random = np.random.default_rng(0)
+    for person in range(6):
+        folder = faces / f"p{person}"
+        folder.mkdir(parents=True)
+        base = cv2.resize(random.integers(0, 256, (4, 4, 3), dtype=np.uint8), (SIZE, SIZE))
+        for number in range(3):
+            noisy = np.clip(base + random.normal(0, 4, base.shape), 0, 255).astype(np.uint8)
+            cv2.imwrite(str(folder / f"{number}.png"), noisy)
+    for person in range(6):
+        lines += [f"p{person}/0.png p{person}/1.png 1", f"p{person}/0.png p{person}/2.png 1"]
+        lines += [f"p{person}/0.png p{(person + 1) % 6}/{k}.png 0" for k in (1, 2)]
+    (tmp_path / "pairs.txt").write_text("\n".join(lines))
+    out = tmp_path / "out"
+    command = ["export", str(path), "--out", str(out), "--json"]
+    assert main([*command, "--pairs", str(tmp_path / "pairs.txt"), "--faces", str(faces)]) == 0
+    card = json.loads(capsys.readouterr().out)
+    assert card == json.loads((out / "card.json").read_text())
+    rows = card["accuracy"]["models"]
+    assert rows["torch"]["auc"] == pytest.approx(rows["float32"]["auc"], abs=0.02)
+    assert list(card["thresholds"]) == ["fmr_1e-1"]
+    assert load_export_card(out) == ExportCard(**card)
+    assert main([*command, "--pairs", "x"]) == 2
+    assert "--pairs and --faces go together" in capsys.readouterr().err
+
+
+def test_measure_needs_no_folders(made: tuple[Path, Path, ExportCard]) -> None:
+    from minusface.evaluate.pairs import Pair, PairList
+
+    images = {f"{n}.png": image for n, image in enumerate(crops(8))}
+    listed = [Pair(f"{n}.png", f"{n}.png", True) for n in range(4)]
+    listed += [Pair(f"{n}.png", f"{n + 4}.png", False) for n in range(4)]
+    accuracy, thresholds = measure(
+        made[0], made[1], ("float32",), PairList.from_pairs(listed), images.__getitem__
+    )
+    assert accuracy["impostors"] == 4
+    assert thresholds == {}
+
+
+def test_other_checkpoints_are_refused(made: tuple[Path, Path, ExportCard], tmp_path: Path) -> None:
+    from minusface import checkpoint
+
+    card, parts = checkpoint.load_card(made[0]), checkpoint.load_part(made[0])
+    spec = dict(card.model, recognizer=dict(card.model["recognizer"], kind="crop"))
+    plain = dataclasses.replace(card, task="plain", model=spec)
+    checkpoint.save(tmp_path / "plain", plain, {"model": parts})
+    with pytest.raises(MinusfaceError, match="reads no protected images"):
+        export(tmp_path / "plain", tmp_path / "out")
+
+
+def test_examples_are_the_same_every_time(made: tuple[Path, Path, ExportCard]) -> None:
+    protector = Protector.load(made[0])
+    for half in ("client", "recognizer"):
+        for one, two in zip(example(protector, half, 2), example(protector, half, 2), strict=True):
+            assert torch.equal(one, two)
