@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from minusface import Protector, Recognizer
 from minusface.cli import main
+from minusface.data import SyntheticFaces, export_folder
 from minusface.errors import MinusfaceError
 from minusface.tface.weights import export_tface, import_tface, read_state, to_checkpoint
 from tests.reference.weights import by_rule
@@ -143,3 +145,44 @@ def test_the_commands(
     back = ["export-tface", str(tmp_path / "ours"), "--out", str(tmp_path / "b.pth")]
     assert main(back) == 0
     assert "225 tensors" in capsys.readouterr().out
+
+
+def test_every_command_works_on_an_import(shared: Path, tmp_path: Path) -> None:
+    """Protect, evaluate and export take an import as any other; ONNX gives the reference's outputs."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    torch.save(state_of(shared, "stage2_IR_18"), tmp_path / "c.pth")
+    ours, product = tmp_path / "ours", tmp_path / "product"
+    import_tface(tmp_path / "c.pth", ours)
+    assert main(["export", str(ours), "--out", str(product)]) == 0
+    golden = np.load(shared / "golden" / "model.npz")
+    dct = np.load(shared / "golden" / "dct.npz")
+    crops = dct["images"]
+    order = np.broadcast_to(dct["permutation"].astype(np.int64)[:, None], (len(crops), 1, 192))
+    client = onnxruntime.InferenceSession(str(product / "client.onnx"))
+    server = onnxruntime.InferenceSession(str(product / "recognizer.onnx"))
+    named = [entry.name for entry in client.get_inputs()]
+    given = dict(
+        zip(named, (np.ascontiguousarray(crops), np.ascontiguousarray(order)), strict=True)
+    )
+    protected = client.run(None, given)[0]
+    assert np.abs(protected - golden["stage2_IR_18_protected"]).max() < 1e-3
+    found = server.run(None, {server.get_inputs()[0].name: protected})[0]
+    wanted = golden["stage2_IR_18_embedding"]
+    wanted = wanted / np.linalg.norm(wanted, axis=1, keepdims=True)
+    assert np.abs(found - wanted).max() < 1e-3
+    faces = tmp_path / "faces"
+    export_folder(SyntheticFaces(3, 2, seed=1), faces)
+    keys = [f"{p.parent.name}/{p.name}" for p in sorted(faces.rglob("*.png"))]
+    (tmp_path / "pairs.txt").write_text(
+        "".join(
+            f"{a} {b} {int(Path(a).parent == Path(b).parent)}\n" for a, b in combinations(keys, 2)
+        )
+    )
+    where = ["--pairs", str(tmp_path / "pairs.txt"), "--faces", str(faces), "--draws", "1"]
+    assert main(["evaluate", str(ours), *where]) == 0
+    out = tmp_path / "protected"
+    assert (
+        main(["protect", str(faces / keys[0]), "--out", str(out), "--checkpoint", str(ours)]) == 0
+    )
+    assert list(out.rglob("*.png"))
