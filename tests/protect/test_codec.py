@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import which
 
 import numpy as np
 import pytest
@@ -123,15 +124,28 @@ def test_autocast_does_not_change_features() -> None:
 
 
 @pytest.mark.slow
-def test_compiles() -> None:
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "eager",
+        pytest.param(
+            "inductor",
+            marks=pytest.mark.skipif(which("g++") is None, reason="no C++ compiler here"),
+        ),
+    ],
+)
+def test_compiles(backend: str) -> None:
     codec, crops, order = DCTCodec(16, 4), images(0, 2, 16), permutations(0, 2, 48)
 
     def both(pixels: Tensor, permutation: Tensor) -> Tensor:
         return codec.decode(codec.encode(pixels), permutation)
 
-    # The eager backend traces the whole graph without needing a C++ compiler on the machine.
-    compiled = torch.compile(both, backend="eager", fullgraph=True)
+    compiled = torch.compile(both, backend=backend, fullgraph=True)
     torch.testing.assert_close(compiled(crops, order), both(crops, order), atol=1e-5, rtol=0)
+    pixels = crops.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(both(pixels, order).square().sum(), pixels)
+    (found,) = torch.autograd.grad(compiled(pixels, order).square().sum(), pixels)
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_no_tensor_larger_than_the_features() -> None:
