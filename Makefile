@@ -10,7 +10,7 @@ CODE := src tests benchmarks
 PINS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench clean
+.PHONY: help setup demo test bench docs clean
 
 help: ## what there is (default)
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,10 @@ bench: $(VENV)/.ready-dev ## codec and training step against the literal computa
 	  $(BIN)/python $$script --json runs/bench/$$(basename $$script .py).json $(ARGS); \
 	done
 
+docs: $(VENV)/.ready-docs ## the documentation as a site in runs/site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "look at: runs/site/index.html"
+
 clean: ## remove .venv and caches; runs/ stays
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -50,3 +54,7 @@ $(VENV)/.ready-dev: $(PINS) | $(BIN)/python
 	@echo "installing minusface and its test tools into $(VENV) (once; PyTorch is large)"
 	@$(INSTALL) -e ".[data,faces,report,dev]"
 	@touch $@ $(VENV)/.ready-run
+
+$(VENV)/.ready-docs: $(PINS) | $(VENV)/.ready-run
+	@$(INSTALL) -e ".[docs]"
+	@touch $@
