@@ -738,3 +738,29 @@ def test_module_and_a_reader_that_leaves() -> None:
 
 def test_durations() -> None:
     assert [duration(s) for s in (-1, 44.6, 725, 12000)] == ["0s", "45s", "12m 05s", "3h 20m"]
+
+
+@pytest.mark.parametrize("kind", ["plain", "stage2"])
+def test_calibrate_and_verify(place: Place, run: Run, tmp_path: Path, kind: str) -> None:
+    model = shutil.copytree(getattr(place, kind), tmp_path / "model")
+    photos = [str(place.faces / "p0" / "0.png"), str(place.faces / "p1" / "0.png")]
+    asked = ("--checkpoint", model)
+    refused = run("verify", *photos, *asked)
+    assert refused.code == 2
+    assert "minusface calibrate" in refused.line
+    said = run("calibrate", model, "--faces", place.faces)
+    assert said.code == 0, said.err
+    assert "FMR 1e-1: threshold" in said.out
+    same = run("verify", photos[0], photos[0], *asked, "--fmr", "1e-1", "--json")
+    found = json.loads(same.out)
+    assert found["fmr_low"] <= found["fmr"] <= found["fmr_high"]
+    assert found["same"] == (found["score"] >= found["threshold"]) == (same.code == 0)
+    if kind == "plain":
+        assert found["score"] == pytest.approx(1, abs=1e-5)
+    far = run("verify", *photos, *asked, "--threshold", "1")
+    assert far.code == 1
+    assert "different people" in far.out
+    assert "known: 1e-1" in run("verify", *photos, *asked, "--fmr", "1e-9").line
+    assert "expected two" in run("verify", photos[0], *asked).line
+    stage1 = run("verify", *photos, "--checkpoint", place.stage1, "--threshold", "0.5")
+    assert "expected plain or stage2" in stage1.line

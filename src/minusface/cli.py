@@ -31,9 +31,13 @@ class Verb(NamedTuple):
 VERBS = {
     "demo": Verb("demo:demo", "the whole journey on one photo, with a report to look at"),
     "protect": Verb("protect:protect", "photos or crops to protected images", ("inputs",)),
+    "verify": Verb("verify:verify", "do two photos show the same person?", ("photos",)),
     "train": Verb("train:train", "train a baseline, stage 1 or stage 2 from a YAML file"),
     "evaluate": Verb(
         "evaluate:evaluate", "accuracy of models on pairs or benchmarks", ("checkpoints",)
+    ),
+    "calibrate": Verb(
+        "verify:calibrate", "measure a checkpoint's thresholds, into its card", ("checkpoint",)
     ),
     "export": Verb(
         "export:export", "a checkpoint to ONNX: a client's half and a server's", ("checkpoint",)

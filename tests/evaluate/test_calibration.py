@@ -1,0 +1,92 @@
+"""Thresholds for use: against plain loops, and what their intervals promise."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from minusface.errors import MinusfaceError
+from minusface.evaluate.calibration import calibrate, from_card, rate_name, to_card
+
+
+def cloud(people: int, images: int, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Unit rows around a random direction a person."""
+    random = np.random.default_rng(seed)
+    centres = random.standard_normal((people, 1, 16))
+    rows = (centres + spread * random.standard_normal((people, images, 16))).reshape(-1, 16)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True), np.repeat(np.arange(people), images)
+
+
+def test_rates_agree_with_plain_loops() -> None:
+    rows, people = cloud(30, 4, 0.8)
+    points = calibrate(rows, people)
+    assert [point.name for point in points] == [
+        "1e-1",
+        "1e-2",
+    ]  # 6,960 pairs: no tenth of a per cent
+    for point in points:
+        impostor, accepted, missed = 0, 0, {}
+        for i in range(len(rows)):
+            for j in range(i):
+                score = float(rows[i] @ rows[j])
+                if people[i] == people[j]:
+                    missed.setdefault(people[i], []).append(score < point.threshold)
+                else:
+                    impostor += 1
+                    accepted += score >= point.threshold
+        assert point.impostors == impostor
+        assert point.fmr == accepted / impostor
+        assert point.fmr <= point.target < (accepted + 1) / impostor
+        assert point.fnmr == pytest.approx(np.mean([np.mean(one) for one in missed.values()]))
+        assert point.fmr_low < point.fmr < point.fmr_high
+
+
+def test_intervals_hold_what_they_promise() -> None:
+    """Of many worlds, about 95 in 100 have their true rate inside: the threshold's rate on fresh people."""
+    inside = 0
+    for seed in range(40):
+        point = calibrate(*cloud(60, 2, 0.7, seed), targets=[0.1])[0]
+        rows, _ = cloud(400, 1, 0.7, 1000 + seed)
+        scores = (rows @ rows.T)[np.triu_indices(len(rows), 1)]
+        inside += point.fmr_low <= (scores >= point.threshold).mean() <= point.fmr_high
+    assert inside >= 30
+
+
+def test_more_people_make_it_surer() -> None:
+    few, many = (calibrate(*cloud(people, 2, 0.7), targets=[0.1])[0] for people in (20, 200))
+    assert many.fmr_high - many.fmr_low < 0.6 * (few.fmr_high - few.fmr_low)
+
+
+def test_without_genuine_pairs() -> None:
+    assert calibrate(*cloud(40, 1, 0.5))[0].fnmr is None
+
+
+def test_through_a_card() -> None:
+    points = calibrate(*cloud(30, 2, 0.5))
+    held = json.loads(json.dumps({"thresholds": to_card(points)}))
+    assert list(from_card(held, "x").values()) == points
+    with pytest.raises(MinusfaceError, match="minusface calibrate x"):
+        from_card({}, "x")
+    with pytest.raises(MinusfaceError, match="damaged thresholds"):
+        from_card({"thresholds": {"1e-2": {"threshold": 0.3}}}, "x")
+
+
+def test_refusals() -> None:
+    rows, people = cloud(5, 2, 0.5)
+    with pytest.raises(MinusfaceError, match="images of 1 person"):
+        calibrate(rows, np.zeros(10))
+    with pytest.raises(MinusfaceError, match=r"expected \(K, D\) and \(K,\)"):
+        calibrate(rows, people[1:])
+    with pytest.raises(MinusfaceError, match="40 impostor pairs, expected 100 or more"):
+        calibrate(rows, people)
+
+
+def test_names() -> None:
+    assert [rate_name(rate) for rate in (0.1, 0.01, 0.001, 0.05)] == [
+        "1e-1",
+        "1e-2",
+        "1e-3",
+        "5e-2",
+    ]
