@@ -22,6 +22,7 @@ import torch
 import yaml
 
 from minusface import __version__, checkpoint, files
+from minusface.checkpoint import find
 from minusface.cli import VERBS, main
 from minusface.commands.training import TrainingReport, duration
 from minusface.faces import TEMPLATE_112
@@ -764,3 +765,28 @@ def test_calibrate_and_verify(place: Place, run: Run, tmp_path: Path, kind: str)
     assert "expected two" in run("verify", photos[0], *asked).line
     stage1 = run("verify", *photos, "--checkpoint", place.stage1, "--threshold", "0.5")
     assert "expected plain or stage2" in stage1.line
+
+
+def test_pack(place: Place, run: Run, tmp_path: Path) -> None:
+    said = run("pack", place.stage2, "--out", tmp_path / "small")
+    assert said.code == 0, said.err
+    small, whole = (
+        sum(p.stat().st_size for p in find(path).glob("model-*.safetensors"))
+        for path in (tmp_path / "small", place.stage2)
+    )
+    assert small < 0.6 * whole
+    card = (tmp_path / "small" / "card.json").read_text()
+    assert str(place.faces.parent) not in card
+    pairs = ("--pairs", place.pairs, "--faces", place.faces, "--json", "-", "--draws", 1)
+    one, other = (
+        json.loads(run("evaluate", path, *pairs).out)[0]["auc"]
+        for path in (place.stage2, tmp_path / "small")
+    )
+    assert one == pytest.approx(other, abs=0.02)
+    assert run("pack", place.stage2, "--out", tmp_path / "small").code == 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("x")
+    assert "holds other files" in run("pack", place.stage2, "--out", tmp_path / "mine").line
+    file = next((tmp_path / "small").glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-1])
+    assert "damaged" in run("evaluate", tmp_path / "small", *pairs).line

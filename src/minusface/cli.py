@@ -39,6 +39,7 @@ VERBS = {
     "calibrate": Verb(
         "verify:calibrate", "measure a checkpoint's thresholds, into its card", ("checkpoint",)
     ),
+    "pack": Verb("pack:pack", "a checkpoint made small, to give away", ("checkpoint",)),
     "export": Verb(
         "export:export", "a checkpoint to ONNX: a client's half and a server's", ("checkpoint",)
     ),

@@ -16,25 +16,35 @@ def default_checkpoint() -> Path | None:
     return folder if (folder / "card.json").is_file() else None
 
 
+def packaged() -> list[str]:
+    """Names of the weights that ship: none yet, or ``default`` and its unprotected twin."""
+    return sorted(card.parent.name for card in HERE.glob("*/card.json"))
+
+
 def resolve(name: str | None) -> Path:
     """A checkpoint folder from a name or path; nothing is ever downloaded.
 
+    A folder of the user's wins over a name under MINUSFACE_HOME, and that over a packaged one.
+
     Args:
-        name: None or ``default`` for the packaged weights, a path, or a name under MINUSFACE_HOME.
+        name: None for the packaged ``default``; otherwise a path, a name under MINUSFACE_HOME, or the name of
+            packaged weights.
 
     Raises:
-        MinusfaceError: nothing is there.
+        MinusfaceError: a packaged name that does not ship.
     """
-    if name in (None, "default"):
-        packaged = default_checkpoint()
-        if packaged is None:
-            raise MinusfaceError(
-                "no weights ship yet: give --checkpoint FOLDER (make one with 'minusface demo' or "
-                "'minusface train')"
-            )
-        return packaged
-    assert name is not None
     home = os.environ.get("MINUSFACE_HOME")
-    if not Path(name).exists() and home and (Path(home) / name).is_dir():
-        return Path(home) / name
-    return Path(name)
+    if name is not None:
+        if Path(name).exists():
+            return Path(name)
+        if home and (Path(home) / name).is_dir():
+            return Path(home) / name
+    wanted = "default" if name is None else name
+    if wanted in packaged():
+        return HERE / wanted
+    if wanted == "default":
+        raise MinusfaceError(
+            "no weights ship yet: give --checkpoint FOLDER (make one with 'minusface demo' or "
+            "'minusface train')"
+        )
+    return Path(wanted)

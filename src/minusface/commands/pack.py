@@ -1,0 +1,70 @@
+"""``minusface pack``."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def pack(checkpoint: str, out: str, float32: bool = False, json: bool = False) -> int:
+    """Make a checkpoint fit to give away: weights in half precision, no training state, no paths of yours.
+
+    The largest change of a weight is said.
+
+    Args:
+        checkpoint: a checkpoint or run folder.
+        out: a new folder, or one that a pack made before.
+        float32: keep full precision.
+        json: print the outcome as JSON.
+    """
+    import dataclasses
+    import json as jsons
+
+    from minusface.checkpoint import CARD, find, load_card, load_part, save
+    from minusface.errors import MinusfaceError
+
+    folder, target = find(checkpoint), Path(out)
+    if target.is_dir() and any(target.iterdir()) and not (target / CARD).is_file():
+        raise MinusfaceError(f"{target}: holds other files, expected a new folder")
+    if target.resolve() == folder.resolve():
+        raise MinusfaceError(f"{target}: is the checkpoint itself, expected another folder")
+    card, tensors = load_card(folder), load_part(folder)
+    narrow = tensors if float32 else {name: _halved(tensor) for name, tensor in tensors.items()}
+    named = dataclasses.replace(card, config=without_folders(card.config))
+    save(target, named, {"model": narrow})
+    written = load_card(target).files["model"]
+    worst = max(
+        float((tensors[name].float() - narrow[name].float()).abs().max()) for name in tensors
+    )
+    if json:
+        print(jsons.dumps({"out": out, "bytes": written["bytes"], "largest_change": worst}))
+        return 0
+    print(f"{target}: {written['bytes'] / 2**20:.1f} MiB, weights off by {worst:.1e} at most")
+    print(f"next: minusface inspect {shlex.quote(out)}")
+    return 0
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    """Half precision where it holds the numbers; counters and what would overflow stay as they are."""
+    import torch
+
+    if not tensor.is_floating_point():
+        return tensor
+    half = tensor.to(torch.float16)
+    return half if bool(torch.isfinite(half).all()) else tensor
+
+
+def without_folders(settings: Any) -> Any:
+    """Settings whose paths keep only their last name: where they lay on one machine helps nobody."""
+    if isinstance(settings, dict):
+        return {key: without_folders(value) for key, value in settings.items()}
+    if isinstance(settings, list):
+        return [without_folders(value) for value in settings]
+    if isinstance(settings, str) and "/" in settings:
+        kind, colon, rest = settings.partition(":")
+        return f"{kind}{colon}{Path(rest).name}" if colon else Path(settings).name
+    return settings
