@@ -1,14 +1,15 @@
 """Memory of a margin head whose class centres are spread over processes, at growing numbers of people.
 
-    python benchmarks/sharded_head.py [--classes 20000,40000,80000] [--processes 1,2] [--batch 64] [--size 512]
-        [--sample-rate 1.0] [--device cpu] [--json FILE]
+    python benchmarks/sharded_head.py [--classes 20000,40000,80000] [--processes 1,2] [--batch 64]
+        [--size 512] [--sample-rate 1.0] [--device cpu] [--json FILE]
 
 Each case runs in processes of its own: gloo on CPUs; on GPUs NCCL, one device a process. A row is the
 process that needs most, above what it took before the head was made; the prediction is
 
-    (C / N) x D x 4 bytes x (weight + momentum + gradient), and B x (C / N) x 4 bytes x the copies of the logits
+    (C / N) x D x 4 bytes x (weight + momentum + gradient), and B x (C / N) x 4 bytes x the copies of the
+    logits that the softmax keeps.
 
-that the softmax keeps. The last lines project to ten million people on eight GPUs.
+The last lines project to ten million people on eight GPUs.
 """
 
 from __future__ import annotations
@@ -148,15 +149,14 @@ def main(argv: list[str]) -> None:
             expected = predicted(classes, processes, options)
             ratio = taken / expected["total"]
             rows.append({"people": classes, "processes": processes, "bytes": taken, **expected})
-            print(
-                f"{classes:>10}{processes:>11}{taken / MIB:>15.0f}{expected['total'] / MIB:>11.0f}{ratio:>7.2f}"
-            )
+            shown = f"{taken / MIB:>15.0f}{expected['total'] / MIB:>11.0f}{ratio:>7.2f}"
+            print(f"{classes:>10}{processes:>11}{shown}")
     far = predicted(PEOPLE, GPUS, options)
     print(f"{PEOPLE} people on {GPUS} GPUs, batch {options.batch}, GiB a GPU:")
     print("  " + ", ".join(f"{name} {value / 2**30:.2f}" for name, value in far.items()))
     if options.json:
-        shown = {k: v for k, v in vars(options).items() if k not in ("json", "one")}
-        table = {"options": shown, "machine": machine(), "rows": rows, "projection": far}
+        asked = {k: v for k, v in vars(options).items() if k not in ("json", "one")}
+        table = {"options": asked, "machine": machine(), "rows": rows, "projection": far}
         options.json.write_text(json.dumps(table, indent=1))
 
 
