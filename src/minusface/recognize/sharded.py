@@ -9,6 +9,8 @@ Legend: B samples of all processes together, C classes, c classes held here, D e
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor
@@ -56,9 +58,31 @@ def sharded_loss(
 
 def _cosines(unit: Tensor, centres: Tensor) -> Tensor:
     """(B, D) unit rows and (c, D) to (B, c), without a copy of the centres at unit length."""
-    length = centres.norm(dim=1).clamp_min(1e-12)
-    cosines: Tensor = (unit @ centres.T) / length
+    cosines: Tensor = _Cosines.apply(unit, centres)  # type: ignore[no-untyped-call]
     return cosines.clamp(-1.0, 1.0)
+
+
+class _Cosines(torch.autograd.Function):
+    """unit @ centres.T over the centres' lengths.
+
+    The gradient of the centres is made in one tensor: autograd would add up two of their size.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, unit: Tensor, centres: Tensor) -> Tensor:
+        length = centres.norm(dim=1).clamp_min(1e-12)
+        cosines = (unit @ centres.T).div_(length)
+        ctx.save_for_backward(unit, centres, length, cosines)
+        return cosines
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        unit, centres, length, cosines = ctx.saved_tensors
+        # d cos / d centre = (unit - cos * centre / length) / length
+        along = (grads[0] * cosines).sum(0) / length.square()
+        scaled = grads[0] / length
+        grad_centres = (scaled.T @ unit).addcmul_(centres, along[:, None], value=-1.0)
+        return scaled @ centres, grad_centres
 
 
 def _true_cosines(cos_all: Tensor, column: Tensor, own: Tensor) -> Tensor:
