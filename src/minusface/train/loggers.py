@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 from pathlib import Path
@@ -88,26 +89,34 @@ class TensorBoard:
             raise MinusfaceError(
                 'tensorboard: not installed: pip install "minusface[report]"'
             ) from error
-        self.writer: Any = SummaryWriter(str(folder))
+        # Made at the first number: a run that is refused leaves no file.
+        self._make = functools.partial(SummaryWriter, str(folder))
+        self._made: Any = None
+
+    def _writer(self) -> Any:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
 
     def step(self, progress: Progress) -> None:
         """Losses, rates and speed of a log step."""
+        add = self._writer().add_scalar
         for group, values in (("loss", progress.losses), ("lr", progress.rates)):
             for name, value in values.items():
-                self.writer.add_scalar(f"{group}/{name}", value, progress.step)
-        speed = progress.samples_per_second
-        self.writer.add_scalar("speed/images_per_second", speed, progress.step)
+                add(f"{group}/{name}", value, progress.step)
+        add("speed/images_per_second", progress.samples_per_second, progress.step)
         if progress.gpu_bytes is not None:
-            self.writer.add_scalar("memory/gpu_gib", progress.gpu_bytes / 2**30, progress.step)
+            add("memory/gpu_gib", progress.gpu_bytes / 2**30, progress.step)
 
     def evaluated(self, step: int, metrics: dict[str, float]) -> None:
         """Metrics of an evaluation."""
         for name, value in metrics.items():
-            self.writer.add_scalar(f"held-out/{name}", value, step)
+            self._writer().add_scalar(f"held-out/{name}", value, step)
 
     def close(self) -> None:
         """Write what is left."""
-        self.writer.close()
+        if self._made is not None:
+            self._made.close()
 
 
 def wanted_loggers(tensorboard: bool | None, out: str | Path) -> list[Logger]:
