@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,19 +58,24 @@ def versions() -> dict[str, str]:
     }
 
 
-def save(folder: Path, card: Card, parts: Mapping[str, Mapping[str, Tensor]]) -> None:
+def save(
+    folder: Path,
+    card: Card,
+    parts: Mapping[str, Mapping[str, Tensor]] | Iterable[tuple[str, Mapping[str, Tensor]]],
+) -> None:
     """Write a checkpoint, replacing the one in ``folder`` if there is one.
 
     Args:
         folder: created when missing.
         card: its ``files`` are replaced by what is written here.
-        parts: named groups of tensors, one file each: ``model`` always, ``training`` to go on from.
+        parts: named groups of tensors, one file each: ``model`` always, ``training`` to go on from. As
+            pairs each is written before the next one is asked for.
 
     Raises:
         MinusfaceError: the disk is full or refuses; the checkpoint already there stays whole.
     """
     files: dict[str, dict[str, Any]] = {}
-    for part, tensors in parts.items():
+    for part, tensors in parts.items() if isinstance(parts, Mapping) else parts:
         data = dump_tensors({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
         digest = hashlib.sha256(data).hexdigest()
         name = f"{part}-{digest[:12]}.safetensors"

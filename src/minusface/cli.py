@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from minusface.errors import MinusfaceError, choice_error
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
+FIRST_SPEAKS = 2.0
 
 
 class Verb(NamedTuple):
@@ -134,6 +136,9 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _fail(error: BaseException) -> int:
+    if os.environ.get("RANK", "0") != "0":
+        # What all processes of a training stumble on, the first one tells, and torchrun ends the others.
+        time.sleep(FIRST_SPEAKS)
     message = " ".join(str(error).split())
     if isinstance(error, OSError) and not isinstance(error, MinusfaceError):
         named = f"{error.filename}: " if error.filename else ""

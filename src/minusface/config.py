@@ -56,6 +56,9 @@ class HeadConfig:
     """Margin: an angle for arcface/curricularface, a cosine for cosface, AdaFace's m for adaface."""
     weight: float = 1.0
     """Weight of the classification loss; 0 leaves it out, and labels are not needed."""
+    sample_rate: float = 1.0
+    """Part of the people whose centres take part in a step, drawn anew each time; those in the batch always
+    do. For millions of people."""
 
 
 @dataclass(frozen=True)
@@ -228,20 +231,26 @@ class TrainConfig:
     epochs: float = 24.0
     """How often each image is seen."""
     batch_size: int = 64
-    """Images a step; in stage 2 each is shown under several permutations in the same step."""
+    """Images a step, of all processes together; in stage 2 each is shown under several permutations in the
+    same step."""
     precision: Precision = "float32"
     """float32, or bfloat16 for convolutions and matrix products (weights stay float32)."""
     recompute: bool = False
     """Compute activations again in the backward pass instead of keeping them, and give freed memory back at
     once: more time, a fraction of the memory. Generator and IR backbones."""
+    freeze_batchnorm: bool = False
+    """Batch norms keep to their running statistics, and learn none."""
+    sync_batchnorm: bool = False
+    """Batch norms take the statistics of all processes' samples; GPUs only. Without it each process
+    normalises with its own samples', and the first one's running statistics are kept."""
     device: str = "auto"
     """cpu, cuda, or auto: cuda where there is one."""
     log_every: int = 10
     """Steps between log lines."""
     save_every: int = 500
     """Steps between saves of last/."""
-    tensorboard: bool = False
-    """Also write TensorBoard events."""
+    tensorboard: bool | None = None
+    """Also write TensorBoard events; by default where TensorBoard is installed."""
     codec: CodecConfig = field(default_factory=CodecConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     recognizer: RecognizerConfig = field(default_factory=RecognizerConfig)

@@ -74,7 +74,8 @@ def known_keys() -> list[str]:
 
 def is_switch(key: str) -> bool:
     """Whether a key holds true or false."""
-    return any(name == key and hint is bool for name, hint, _ in _settings(TrainConfig()))
+    kinds = (bool, bool | None)
+    return any(name == key and hint in kinds for name, hint, _ in _settings(TrainConfig()))
 
 
 def check_key(key: str, where: str = "") -> None:
@@ -115,6 +116,8 @@ def useless(config: TrainConfig) -> list[str]:
         reasons["stage2.consistency"] = "stage2.permutations is 1"
     if config.schedule.name == "cosine":
         reasons |= dict.fromkeys(("schedule.milestones", "schedule.gamma"), "schedule is cosine")
+    if config.freeze_batchnorm:
+        reasons["sync_batchnorm"] = "freeze_batchnorm is true"
     if config.data.branches:
         reasons |= dict.fromkeys(
             ("data.faces", "data.people", "batch_size", "head.scale", "head.margin"),

@@ -8,6 +8,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
@@ -37,7 +38,7 @@ def recomputed(owner: nn.Module, function: Callable[..., Tensor], *inputs: Tenso
 @contextmanager
 def _frozen_statistics(owner: nn.Module) -> Iterator[None]:
     """Batch norms normalise with the batch's statistics, but remember nothing of it."""
-    norms = [layer for layer in owner.modules() if isinstance(layer, nn.BatchNorm2d)]
+    norms = [layer for layer in owner.modules() if isinstance(layer, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0

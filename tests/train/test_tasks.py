@@ -185,7 +185,7 @@ def test_stage_one_gradients_are_those_of_the_literal_computation() -> None:
     torch.manual_seed(0)
     image, embeddings, _ = literal_stage_one(other, batch)
     l1 = torch.nn.functional.l1_loss(image, batch.crops)
-    (5 * l1 + other.identity(embeddings, batch)["identity"]).backward()
+    (5 * l1 + other.identity(embeddings, batch, draws())["identity"]).backward()
     for (name, ours), theirs in zip(task.named_parameters(), other.parameters(), strict=True):
         assert ours.grad is not None, name
         assert theirs.grad is not None, name

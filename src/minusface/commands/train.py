@@ -23,21 +23,28 @@ from minusface.config_file import (
 from minusface.errors import MinusfaceError
 
 if TYPE_CHECKING:
+    from minusface.commands.training import TrainingReport
+    from minusface.train.plan import Outcome
     from minusface.train.tasks import Task
 
-USAGE = """usage: minusface train [CONFIG.yaml] [--resume] [--print-config] [--json] [--KEY VALUE ...]
+USAGE = """usage: minusface train [CONFIG.yaml] [--resume] [--dry-run] [--profile] [--print-config] [--json]
+                       [--KEY VALUE ...]
+       torchrun --nproc-per-node N -m minusface train CONFIG.yaml ...
 
 Train as a YAML file says; without one, as the defaults below say. Any key can be overridden:
 --optimizer.lr 0.01. Writes OUT/config.yaml, OUT/log.jsonl, OUT/last and, where there are held-out
-pairs, OUT/best. Ctrl-C saves; --resume goes on to the losses of an unbroken run.
+pairs, OUT/best. Ctrl-C saves; --resume goes on to the losses of an unbroken run. Under torchrun N processes
+share the batch and the class centres, with the losses of one process; what it restarts goes on from OUT/last.
 
   --resume        go on from OUT/last
+  --dry-run       build everything, run two steps, print memory and projected time; write nothing
+  --profile       also write a trace of a few steps to OUT/profile, for chrome://tracing or Perfetto
   --print-config  print the whole config, and train nothing
   --json          print the outcome as JSON
   --tface FILE    in the place of CONFIG: TFace's train.yaml, as it is
 
 Keys:"""
-SWITCHES = ("resume", "print_config", "json")
+SWITCHES = ("resume", "dry_run", "profile", "print_config", "json")
 GROUP_FILE = "Path to a configuration file."
 INTERRUPTED = 130
 
@@ -45,6 +52,8 @@ INTERRUPTED = 130
 def train(
     config: TrainConfig,
     resume: bool = False,
+    dry_run: bool = False,
+    profile: bool = False,
     print_config: bool = False,
     json: bool = False,
     source: str | None = None,
@@ -54,6 +63,8 @@ def train(
     Args:
         config: everything of the run.
         resume: go on from ``last/``.
+        dry_run: take two steps, tell of memory and time, write nothing.
+        profile: also write a trace of a few steps.
         print_config: print the config instead.
         json: print the outcome as JSON.
         source: the YAML file that the config came from, to name its successor.
@@ -61,21 +72,76 @@ def train(
     if print_config:
         print(config_yaml(config), end="")
         return 0
-    from minusface.commands.training import TrainingReport, introduction
+    from minusface import collectives
     from minusface.memory import keep_freed_memory, return_freed_memory
-    from minusface.train.run import train as run
+    from minusface.train.parallel import joined
 
     if config.recompute:
         return_freed_memory()
     else:
         keep_freed_memory()
+    with joined(config.device):
+        if dry_run:
+            return _rehearse(config, json)
+        outcome = _run(config, resume, profile)
+        first = collectives.rank() == 0
+    return _tell(config, outcome, json, source) if first else 0
+
+
+def _run(config: TrainConfig, resume: bool, profile: bool) -> Outcome:
+    """The training, told about while it goes on; by the first process only."""
+    from minusface import collectives
+    from minusface.commands.training import TrainingReport, introduction
+    from minusface.train.loggers import wanted_loggers
+    from minusface.train.parallel import restarted
+    from minusface.train.run import check_out
+    from minusface.train.run import train as run
+
+    resume = resume or restarted(config.out)
+    if collectives.rank() > 0:
+        return run(config, resume=resume, profile=profile)
     with contextlib.ExitStack() as stack:
-        report = stack.enter_context(TrainingReport(config))
+        report = stack.enter_context(TrainingReport())
         for line in useless(config):
             report.line(f"minusface: warning: {line}")
         evaluate = _evaluation(config, report)
         report.line(introduction(config, held_out=evaluate is not None))
-        outcome = run(config, resume=resume, report=report.step, evaluate=evaluate)
+        check_out(Path(config.out), resume)
+        loggers = wanted_loggers(config.tensorboard, config.out)
+        for logger in loggers:
+            stack.callback(logger.close)
+        return run(
+            config,
+            resume=resume,
+            report=report.step,
+            evaluate=evaluate,
+            loggers=loggers,
+            profile=profile,
+        )
+
+
+def _rehearse(config: TrainConfig, json: bool) -> int:
+    """Two steps, and what they tell."""
+    from minusface import collectives
+    from minusface.commands.training import introduction, rehearsal
+    from minusface.train.run import dry_run
+
+    if collectives.rank() > 0:
+        dry_run(config)
+        return 0
+    print(introduction(config, held_out=_evaluation(config, None) is not None), file=sys.stderr)
+    found = dry_run(config)
+    if json:
+        import json as jsons
+
+        print(jsons.dumps(dataclasses.asdict(found), indent=1))
+    else:
+        print(rehearsal(found, config.device))
+    return 0
+
+
+def _tell(config: TrainConfig, outcome: Outcome, json: bool, source: str | None) -> int:
+    """How it ended, and what to do next; the exit code."""
     if json:
         import json as jsons
 
@@ -149,17 +215,20 @@ def parse(arguments: list[str]) -> dict[str, Any] | None:
 train.parse = parse  # type: ignore[attr-defined]
 
 
-def _evaluation(config: TrainConfig, report: Any) -> Callable[[Task], dict[str, float]] | None:
+def _evaluation(
+    config: TrainConfig, report: TrainingReport | None
+) -> Callable[[Task], dict[str, float]] | None:
     """The held-out evaluation of the config, from a task to metrics; None where there is none."""
     from minusface.evaluate.held_out import held_out
 
-    measure = held_out(config, report.evaluating)
+    measure = held_out(config, None if report is None else report.evaluating)
     if measure is None:
         return None
 
     def evaluate(task: Task) -> dict[str, float]:
         found = measure(task.recognizer, task.protector)
-        report.evaluated(found)
+        if report is not None:
+            report.evaluated(found)
         return found
 
     return evaluate

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from minusface.config import TrainConfig
-from minusface.errors import MinusfaceError
-from minusface.train.loop import Progress as Step
+from minusface.train.plan import Progress as Step
+from minusface.train.plan import Rehearsal
 
 
 class TrainingReport:
-    """Lines on stderr; on a terminal also one that lives, with the time that remains.
+    """Lines on stderr; on a terminal also one that lives, with the time that remains."""
 
-    Args:
-        config: of the run; ``tensorboard`` writes event files into its folder.
-
-    Raises:
-        MinusfaceError: TensorBoard is asked for and not installed.
-    """
-
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False, markup=False)
         self.live = Progress(
             TextColumn("{task.description}", markup=False),
@@ -36,8 +28,6 @@ class TrainingReport:
         )
         self.training = self.live.add_task("training", total=None, left="")
         self.looking = self.live.add_task("held-out pairs", total=None, left="", visible=False)
-        self.writer = _writer(config.out) if config.tensorboard else None
-        self.last_step = 0
 
     def __enter__(self) -> TrainingReport:
         self.live.start()
@@ -50,8 +40,6 @@ class TrainingReport:
         trace: TracebackType | None,
     ) -> None:
         self.live.stop()
-        if self.writer is not None:
-            self.writer.close()
 
     def line(self, text: str) -> None:
         """A line that stays."""
@@ -59,7 +47,6 @@ class TrainingReport:
 
     def step(self, progress: Step) -> None:
         """One log step."""
-        self.last_step = progress.step
         left = duration(progress.seconds_left)
         self.live.update(
             self.training,
@@ -71,12 +58,8 @@ class TrainingReport:
         rates = "  ".join(f"{name} {value:.2e}" for name, value in progress.rates.items())
         self.line(
             f"{progress.step}/{progress.steps}  epoch {progress.epoch:.2f} | {losses} | lr {rates} | "
-            f"{progress.samples_per_second:.1f} images/s | {left} left"
+            f"{progress.samples_per_second:.1f} images/s | {left} left{_memory(progress.gpu_bytes)}"
         )
-        if self.writer is not None:
-            for group, values in (("loss", progress.losses), ("lr", progress.rates)):
-                for name, value in values.items():
-                    self.writer.add_scalar(f"{group}/{name}", value, progress.step)
 
     def evaluating(self, done: int, total: int) -> None:
         """How far a held-out evaluation is."""
@@ -87,9 +70,6 @@ class TrainingReport:
         from minusface.commands.train import words
 
         self.line(f"held-out pairs{words(metrics)}")
-        if self.writer is not None:
-            for name, value in metrics.items():
-                self.writer.add_scalar(f"held-out/{name}", value, self.last_step)
 
 
 def introduction(config: TrainConfig, held_out: bool) -> str:
@@ -98,19 +78,27 @@ def introduction(config: TrainConfig, held_out: bool) -> str:
     Raises:
         MinusfaceError: data, names or a device that are not there.
     """
-    from minusface.train.run import open_loader, pick_device
+    from minusface import collectives
+    from minusface.train.parallel import pick_device
+    from minusface.train.run import open_loader
 
     device = pick_device(config.device)
     loader = open_loader(config)
     data, steps, batch = loader.dataset, loader.steps, loader.batch_size
-    shown = f"batch {batch}"
+    shown = f"global batch {batch}"
     if config.task == "stage2" and config.stage2.permutations > 1:
         views = config.stage2.permutations
         shown += f" x {views} permutations = {batch * views} protected images"
+    together = collectives.size()
+    if together > 1:
+        shown += f", {batch // together} on each of {together} processes"
     weights = ""
     if config.task in ("stage1", "toy"):
-        weights = f", loss {config.loss.alpha:g} * l1 + {config.loss.beta:g} * identity"
-        weights += " (means over the batch: the effective alpha is alpha, on any number of devices)"
+        alpha = config.loss.alpha
+        weights = (
+            f", loss {alpha:g} * l1 + {config.loss.beta:g} * identity, effective alpha {alpha:g}"
+        )
+        weights += " (means over the global batch, on any number of processes)"
     pairs = f"every {config.evaluation.every:g} epochs" if held_out else "none"
     return "\n".join(
         (
@@ -118,7 +106,7 @@ def introduction(config: TrainConfig, held_out: bool) -> str:
             f"data     {data.name}: {len(data)} images of {data.classes} people",
             f"steps    {steps} an epoch, {config.epochs:g} epochs, {shown}",
             f"model    {_sizes(config)}",
-            f"device   {device}, {config.precision}",
+            f"device   {device}, {config.precision}{f', {together} processes' if together > 1 else ''}",
             f"held out {pairs}",
             f"out      {config.out}",
         )
@@ -156,13 +144,18 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
 
 
-def _writer(out: str) -> Any:
-    """A TensorBoard writer."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise MinusfaceError(
-            'tensorboard: not installed: pip install "minusface[report]"'
-        ) from error
-    writer: Any = SummaryWriter(out)
-    return writer
+def rehearsal(found: Rehearsal, device: str) -> str:
+    """What two steps tell of a run; two lines."""
+    from minusface.train.parallel import pick_device
+
+    where = "GPU" if pick_device(device).type == "cuda" else "process"
+    whole = duration(found.seconds_per_step * found.steps)
+    return (
+        f"memory   {found.peak_bytes / 2**30:.2f} GiB at most, of each {where}\n"
+        f"time     {whole} for {found.steps} steps at {found.seconds_per_step:.3f} s a step, "
+        "evaluations and saves apart; nothing was written"
+    )
+
+
+def _memory(gpu_bytes: int | None) -> str:
+    return "" if gpu_bytes is None else f" | {gpu_bytes / 2**30:.2f} GiB"

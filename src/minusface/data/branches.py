@@ -77,6 +77,13 @@ class BranchLoader:
         self.batch_size = sum(loader.batch_size for loader in loaders)
 
     @property
+    def rows(self) -> list[int]:
+        """Which samples of each batch are read: the same part of each branch's."""
+        starts = accumulate([0, *(loader.batch_size for loader in self.loaders[:-1])])
+        pairs = zip(starts, self.loaders, strict=True)
+        return [start + row for start, loader in pairs for row in loader.rows]
+
+    @property
     def steps(self) -> int:
         """Batches an epoch."""
         return max(loader.steps for loader in self.loaders)

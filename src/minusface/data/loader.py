@@ -48,9 +48,12 @@ class Loader:
         seed: 0 or more.
         workers: processes that read ahead; 0 reads in this one.
         drop_last: leave out what does not fill a batch at the end of an epoch.
+        part: (k, n): of each batch only the k-th of n equal parts is read. Order and number of batches do
+            not depend on it.
 
     Raises:
-        MinusfaceError: a dataset smaller than a batch, or a number out of range.
+        MinusfaceError: a dataset smaller than a batch, a batch that does not divide, or a number out of
+            range.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Loader:
         seed: int,
         workers: int = 0,
         drop_last: bool = True,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         _check_numbers(batch_size, workers)
         if seed < 0:
@@ -69,17 +73,30 @@ class Loader:
             raise MinusfaceError(
                 f"batch size {batch_size}: {dataset.name} holds only {len(dataset)} images"
             )
+        if batch_size % part[1]:
+            raise MinusfaceError(
+                f"batch size {batch_size}: expected a multiple of the {part[1]} processes that share it"
+            )
+        assert part[1] == 1 or drop_last
         self.dataset = dataset
         self.batch_size = batch_size
         self.seed = seed
         self.workers = workers
         self.drop_last = drop_last
+        self.part = part
 
     @property
     def steps(self) -> int:
         """Batches an epoch."""
         whole, rest = divmod(len(self.dataset), self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
+
+    @property
+    def rows(self) -> range:
+        """Which samples of each batch are read."""
+        number, parts = self.part
+        each = self.batch_size // parts
+        return range(number * each, (number + 1) * each) if parts > 1 else range(self.batch_size)
 
     def order(self, epoch: int) -> Indices:
         """The permutation of the dataset's numbers in an epoch: (len(dataset),) int64."""
@@ -100,6 +117,8 @@ class Loader:
             order[step * self.batch_size : (step + 1) * self.batch_size]
             for step in range(start_step, self.steps)
         ]
+        if self.part[1] > 1:
+            plan = [indices[self.rows.start : self.rows.stop] for indices in plan]
         return _batches(self.dataset, plan, self.workers)
 
     def sequential(self, batch_size: int | None = None) -> Iterator[Batch]:

@@ -28,7 +28,7 @@ from minusface.config import (
     TrainConfig,
 )
 from minusface.data import Loader
-from minusface.train.loop import Progress
+from minusface.train.plan import Progress
 from minusface.train.run import open_configured, train
 
 STAGES: tuple[TaskName, ...] = ("plain", "stage1", "stage2")

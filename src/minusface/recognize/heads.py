@@ -11,7 +11,7 @@ cos_all (B, C) with every centre.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 import torch.nn.functional as nnf
@@ -31,6 +31,8 @@ ADAFACE_START = (20.0, 100.0)
 ADAFACE_MARGIN = 0.4
 """AdaFace's m in its paper; give it as the head's margin."""
 EPS = 1e-3
+# Values of centres drawn at once where a process keeps a part of them; a multiple of 16.
+DRAWN_AT_ONCE = 1 << 22
 
 
 def add_angle(cos_target: Tensor, margin: float) -> Tensor:
@@ -87,6 +89,8 @@ class MarginHead(nn.Module):
         classes: C.
         scale: the logits' length s.
         margin: what it means is the head's own.
+        shard: the classes whose centres are kept here; by default all. A part of them serves
+            :func:`minusface.recognize.sharded.sharded_loss`, not a call of the head.
 
     Raises:
         MinusfaceError: no classes, a scale that is not positive, or a margin outside [0, pi).
@@ -94,7 +98,14 @@ class MarginHead(nn.Module):
 
     centres: nn.Parameter
 
-    def __init__(self, embedding_size: int, classes: int, scale: float, margin: float) -> None:
+    def __init__(
+        self,
+        embedding_size: int,
+        classes: int,
+        scale: float,
+        margin: float,
+        shard: range | None = None,
+    ) -> None:
         super().__init__()
         if classes < 1:
             raise MinusfaceError(f"head: {classes} classes, expected 1 or more")
@@ -104,8 +115,9 @@ class MarginHead(nn.Module):
             raise MinusfaceError(f"head: margin {margin:g}, expected a number in [0, pi)")
         self.scale = scale
         self.margin = margin
-        self.centres = nn.Parameter(torch.empty(classes, embedding_size))
-        nn.init.normal_(self.centres, std=embedding_size**-0.5)
+        self.classes = classes
+        self.shard = range(classes) if shard is None else shard
+        self.centres = nn.Parameter(draw_centres(classes, embedding_size, self.shard))
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Logits (B, C), float32.
@@ -132,8 +144,9 @@ class MarginHead(nn.Module):
 
     def extra_repr(self) -> str:
         """Sizes for ``print``."""
-        classes, size = self.centres.shape
-        return f"{size}, {classes}, scale={self.scale:g}, margin={self.margin:g}"
+        size, here = self.centres.shape[1], len(self.shard)
+        part = "" if here == self.classes else f", {here} of them here"
+        return f"{size}, {self.classes}{part}, scale={self.scale:g}, margin={self.margin:g}"
 
 
 class ArcFace(MarginHead):
@@ -164,8 +177,15 @@ class CurricularFace(MarginHead):
 
     t: Tensor
 
-    def __init__(self, embedding_size: int, classes: int, scale: float, margin: float) -> None:
-        super().__init__(embedding_size, classes, scale, margin)
+    def __init__(
+        self,
+        embedding_size: int,
+        classes: int,
+        scale: float,
+        margin: float,
+        shard: range | None = None,
+    ) -> None:
+        super().__init__(embedding_size, classes, scale, margin, shard)
         self.register_buffer("t", torch.zeros(()))
 
     def margins(
@@ -190,9 +210,14 @@ class AdaFace(MarginHead):
     norm_std: Tensor
 
     def __init__(
-        self, embedding_size: int, classes: int, scale: float, margin: float = ADAFACE_MARGIN
+        self,
+        embedding_size: int,
+        classes: int,
+        scale: float,
+        margin: float = ADAFACE_MARGIN,
+        shard: range | None = None,
     ) -> None:
-        super().__init__(embedding_size, classes, scale, margin)
+        super().__init__(embedding_size, classes, scale, margin, shard)
         self.register_buffer("norm_mean", torch.tensor(ADAFACE_START[0]))
         self.register_buffer("norm_std", torch.tensor(ADAFACE_START[1]))
 
@@ -215,7 +240,18 @@ class AdaFace(MarginHead):
         return adaface_margin(cos_target, self.quality(embeddings), self.margin), cos_all
 
 
-HEADS: dict[str, Callable[[int, int, float, float], MarginHead]] = {
+class _Builder(Protocol):
+    def __call__(
+        self,
+        embedding_size: int,
+        classes: int,
+        scale: float,
+        margin: float,
+        shard: range | None = None,
+    ) -> MarginHead: ...
+
+
+HEADS: dict[str, _Builder] = {
     "arcface": ArcFace,
     "cosface": CosFace,
     "curricularface": CurricularFace,
@@ -223,15 +259,44 @@ HEADS: dict[str, Callable[[int, int, float, float], MarginHead]] = {
 }
 
 
-def build_head(config: HeadConfig, embedding_size: int, classes: int) -> MarginHead:
+def build_head(
+    config: HeadConfig, embedding_size: int, classes: int, shard: range | None = None
+) -> MarginHead:
     """The head that a config names.
+
+    Args:
+        config: name, scale and margin.
+        embedding_size: D.
+        classes: C.
+        shard: the classes whose centres are kept here; by default all.
 
     Raises:
         MinusfaceError: an unknown name, or a scale, margin or class count out of range.
     """
     if config.name not in HEADS:
         raise choice_error("head", config.name, HEADS)
-    return HEADS[config.name](embedding_size, classes, config.scale, config.margin)
+    return HEADS[config.name](embedding_size, classes, config.scale, config.margin, shard)
+
+
+def draw_centres(classes: int, embedding_size: int, shard: range) -> Tensor:
+    """The rows of a shard of normal centres (C, D), the same whatever the shard, from torch's generator.
+
+    Every process draws all of them, but holds few at a time: millions of classes fit on no single device.
+    """
+    std = embedding_size**-0.5
+    if len(shard) == classes:
+        return torch.empty(classes, embedding_size).normal_(std=std)
+    kept = torch.empty(len(shard), embedding_size)
+    # torch draws sixteen values at once, and the last sixteen of a tensor anew where they do not fill up:
+    # blocks of sixteens, the last not too short, draw what one tensor would.
+    block = max(1, DRAWN_AT_ONCE // (16 * embedding_size)) * 16
+    starts = list(range(0, max(classes - block, 1), block))
+    for start, end in zip(starts, [*starts[1:], classes], strict=True):
+        drawn = torch.empty(end - start, embedding_size).normal_(std=std)
+        first, last = max(start, shard.start), min(end, shard.stop)
+        if first < last:
+            kept[first - shard.start : last - shard.start] = drawn[first - start : last - start]
+    return kept
 
 
 def head_loss(logits: Tensor, labels: Tensor) -> Tensor:

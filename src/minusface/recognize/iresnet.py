@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from minusface.errors import MinusfaceError
 from minusface.recognize.prelu import PReLU
 from minusface.recompute import recomputed
+from minusface.share import Dropout
 
 WIDTHS = (64, 128, 256, 512)
 REDUCTION = 16
@@ -147,7 +148,7 @@ class IResNet(nn.Module):
         )
         self.output_layer = nn.Sequential(
             nn.BatchNorm2d(widths[3]),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Flatten(),
             nn.Linear(widths[3] * side * side, embedding_size),
             nn.BatchNorm1d(embedding_size, affine=False),

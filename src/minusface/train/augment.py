@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
+from minusface.share import Share
+
 
 def to_crops(images: Tensor) -> Tensor:
     """Bytes (B, 3, H, W), RGB, to floats in [-1, 1]."""
@@ -16,7 +18,12 @@ def to_crops(images: Tensor) -> Tensor:
 
 
 def augment(
-    crops: Tensor, random: torch.Generator, *, flip: bool = True, shift: int = 0
+    crops: Tensor,
+    random: torch.Generator,
+    *,
+    flip: bool = True,
+    shift: int = 0,
+    share: Share | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Mirror each crop with probability one half, and move it by up to ``shift`` pixels each way.
 
@@ -25,13 +32,15 @@ def augment(
         random: a CPU generator.
         flip: whether to mirror.
         shift: largest move in pixels; the border is repeated.
+        share: which samples of the whole batch these are; by default all.
 
     Returns:
         The crops and a (B,) bool mask of the mirrored ones.
     """
-    batch, _, height, width = crops.shape
-    flipped = torch.rand(batch, generator=random) < (0.5 if flip else 0.0)
-    offsets = torch.randint(0, 2 * shift + 1, (2, batch), generator=random)
+    height, width = crops.shape[2:]
+    share = Share.whole(len(crops)) if share is None else share
+    flipped = share.of(torch.rand(share.total, generator=random) < (0.5 if flip else 0.0))
+    offsets = share.of(torch.randint(0, 2 * shift + 1, (2, share.total), generator=random).T)
     flipped_here = flipped.to(crops.device)
     crops = torch.where(flipped_here[:, None, None, None], crops.flip(-1), crops)
     if shift == 0:
@@ -39,6 +48,6 @@ def augment(
     padded = nnf.pad(crops, (shift,) * 4, mode="replicate")
     moved = [
         padded[i, :, top : top + height, left : left + width]
-        for i, (top, left) in enumerate(offsets.T.tolist())
+        for i, (top, left) in enumerate(offsets.tolist())
     ]
     return torch.stack(moved), flipped_here

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import yaml
 
+from minusface import collectives
 from minusface.checkpoint import CARD, Card, load_card, versions
 from minusface.config import TrainConfig, plain
 from minusface.data import FaceDataset, Loader
@@ -16,10 +18,14 @@ from minusface.data.source import open_faces
 from minusface.errors import MinusfaceError
 from minusface.files import write_atomically
 from minusface.recognize import Teacher, load_teacher
+from minusface.share import Share
 from minusface.train.augment import augment, to_crops
 from minusface.train.distort import distort
-from minusface.train.loop import LoopConfig, Outcome, Progress, fit, step_seed
+from minusface.train.loggers import Logger
+from minusface.train.loop import fit, rehearse
 from minusface.train.losses import Faces
+from minusface.train.parallel import pick_device, replicate, synchronise_norms
+from minusface.train.plan import LoopConfig, Outcome, Progress, Rehearsal, step_seed
 from minusface.train.settings import check_settings
 from minusface.train.tasks import Task, build_task
 
@@ -30,12 +36,16 @@ AUGMENT_STREAM = 0x5EED
 def open_loader(config: TrainConfig) -> Loader | BranchLoader:
     """The training data of a config in batches: one dataset, or branches side by side.
 
+    Where processes train together, this one's part of each batch.
+
     Raises:
         MinusfaceError: see :func:`minusface.data.source.open_faces`; a dataset smaller than its batch.
     """
     data, seed, workers = config.data, config.seed, config.data.workers
+    part = (collectives.rank(), collectives.size())
     if not data.branches:
-        return Loader(open_configured(config), config.batch_size, seed=seed, workers=workers)
+        faces = open_configured(config)
+        return Loader(faces, config.batch_size, seed=seed, workers=workers, part=part)
     size, on_error = config.codec.size, data.on_error
     return BranchLoader(
         [
@@ -45,6 +55,7 @@ def open_loader(config: TrainConfig) -> Loader | BranchLoader:
                 # Branches of one dataset are drawn differently.
                 seed=step_seed(seed, number),
                 workers=workers,
+                part=part,
             )
             for number, branch in enumerate(data.branches)
         ]
@@ -61,29 +72,15 @@ def open_configured(config: TrainConfig) -> FaceDataset:
     return open_faces(data.faces, data.people, config.codec.size, config.seed, data.on_error)
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of a config's ``device``.
-
-    Raises:
-        MinusfaceError: an unknown device, or one that is not here.
-    """
-    if name.split(":")[0] not in ("auto", "cpu", "cuda"):
-        raise MinusfaceError(f"device {name!r}: expected auto, cpu or cuda")
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise MinusfaceError(f"device {name!r}: expected auto, cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise MinusfaceError(f"device {name!r}: no CUDA device is here (expected auto or cpu)")
-    return device
-
-
 def batches(
     loader: Loader | BranchLoader, config: TrainConfig, device: torch.device
 ) -> Callable[[int], Iterator[tuple[Faces, int]]]:
-    """From a step on, augmented batches forever; the same for the same step, whenever it is reached."""
+    """From a step on, augmented batches forever; the same for the same step, whenever it is reached.
+
+    With each batch goes the number of samples that all processes together have at that step.
+    """
+    parted = collectives.size() > 1
+    share = Share(torch.tensor(list(loader.rows)), loader.batch_size) if parted else None
 
     def stream(step: int) -> Iterator[tuple[Faces, int]]:
         while True:
@@ -97,9 +94,11 @@ def batches(
                     random,
                     flip=config.data.flip,
                     shift=config.data.shift,
+                    share=share,
                 )
-                crops = distort(crops, random, config.data.augment)
-                yield Faces(crops, batch.labels.to(device), batch.keys, flipped), len(crops)
+                crops = distort(crops, random, config.data.augment, share)
+                faces = Faces(crops, batch.labels.to(device), batch.keys, flipped, share)
+                yield faces, loader.batch_size
                 step += 1
 
     return stream
@@ -111,28 +110,85 @@ def train(
     resume: bool = False,
     report: Callable[[Progress], None] = lambda progress: None,
     evaluate: Callable[[Task], dict[str, float]] | None = None,
+    loggers: Sequence[Logger] = (),
+    profile: bool = False,
 ) -> Outcome:
-    """Train as a config says.
+    """Train as a config says, alone or as one of several processes (:mod:`minusface.train.parallel`).
 
     Args:
         config: everything of the run.
         resume: go on from ``last/`` of ``config.out``.
         report: called with each log line.
         evaluate: metrics of the task as it is; ``score`` decides which checkpoint is best.
+        loggers: told log lines and evaluations, besides ``log.jsonl``.
+        profile: write a trace of a few steps under ``config.out``.
 
     Raises:
         MinusfaceError: bad settings, data or checkpoints; a run already in ``config.out``.
     """
     check_settings(config)
-    out, device = Path(config.out), pick_device(config.device)
-    _check_out(out, resume)
+    out = Path(config.out)
+    check_out(out, resume)
+    built = build(config)
+    if resume:
+        _check_same(out / "last", built.card)
+    if collectives.rank() == 0:
+        text = yaml.safe_dump(plain(config), sort_keys=False)
+        write_atomically(out / "config.yaml", text.encode())
+    return fit(
+        built.task,
+        built.batches,
+        built.settings,
+        built.card,
+        evaluate=None if evaluate is None else lambda: evaluate(built.task),
+        report=report,
+        resume=resume,
+        loggers=loggers,
+        profile=profile,
+    )
+
+
+def dry_run(config: TrainConfig) -> Rehearsal:
+    """Build everything of a run and take two steps; nothing is written.
+
+    Raises:
+        MinusfaceError: what :func:`train` would raise so far, but for a run that is there already.
+    """
+    check_settings(config)
+    built = build(config)
+    return rehearse(built.task, built.batches, built.settings, built.card)
+
+
+@dataclass(frozen=True)
+class Built:
+    """Everything of a run, ready for its first step."""
+
+    task: Task
+    batches: Callable[[int], Iterator[tuple[Faces, int]]]
+    settings: LoopConfig
+    card: Card
+
+
+def build(config: TrainConfig) -> Built:
+    """Data, teacher and task of a config.
+
+    Raises:
+        MinusfaceError: bad settings, data or checkpoints.
+    """
+    device = pick_device(config.device)
+    if config.sync_batchnorm and device.type == "cpu":
+        raise MinusfaceError("sync_batchnorm true: works on GPUs only, expected false on a CPU")
     loader = open_loader(config)
     dataset = loader.dataset
     classes = [p.classes for p in dataset.parts] if isinstance(dataset, Joined) else dataset.classes
-    task = build_task(config, classes, open_teacher(config, dataset)).to(device)
+    task = build_task(config, classes, open_teacher(config, dataset))
+    if config.sync_batchnorm:
+        synchronise_norms(task.recognizer)
+    task = task.to(device)
     if device.type == "cpu" or config.precision == "bfloat16":
         # Convolutions run fastest with channels innermost; values stay the same.
         task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    replicate(task, device)
     card = Card(
         task=config.task,
         model=task.spec(),
@@ -145,11 +201,8 @@ def train(
         },
         versions=versions(),
     )
-    if resume:
-        _check_same(out / "last", card)
-    write_atomically(out / "config.yaml", yaml.safe_dump(plain(config), sort_keys=False).encode())
     settings = LoopConfig(
-        out=out,
+        out=Path(config.out),
         seed=config.seed,
         epochs=config.epochs,
         steps_per_epoch=loader.steps,
@@ -161,15 +214,7 @@ def train(
         optimizer=config.optimizer,
         schedule=config.schedule,
     )
-    return fit(
-        task,
-        batches(loader, config, device),
-        settings,
-        card,
-        evaluate=None if evaluate is None else lambda: evaluate(task),
-        report=report,
-        resume=resume,
-    )
+    return Built(task, batches(loader, config, device), settings, card)
 
 
 def open_teacher(config: TrainConfig, dataset: FaceDataset) -> Teacher | None:
@@ -180,7 +225,12 @@ def open_teacher(config: TrainConfig, dataset: FaceDataset) -> Teacher | None:
     return load_teacher(config.distill.teacher, list(keys()) if keys is not None else None)
 
 
-def _check_out(out: Path, resume: bool) -> None:
+def check_out(out: Path, resume: bool) -> None:
+    """Refuse to overwrite a run, or to go on with none.
+
+    Raises:
+        MinusfaceError: ``last/`` of a run's folder is there, or is not.
+    """
     there = (out / "last" / CARD).is_file()
     if there and not resume:
         raise MinusfaceError(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from minusface import collectives
 from minusface.config import OptimizerConfig, ScheduleConfig
 
 
@@ -55,6 +56,31 @@ def _align_gradients(optimizer: torch.optim.Optimizer, *_: object) -> None:
                 same = isinstance(value, Tensor) and value.shape == weight.shape
                 if same and value.stride() != weight.stride():
                     moments[name] = aligned(value, weight)
+
+
+def clip_gradients(
+    optimizer: torch.optim.Optimizer, most: float, sharded: Iterable[nn.Parameter]
+) -> None:
+    """Shorten the gradient of all parameters to a norm of ``most``.
+
+    Args:
+        optimizer: of whose parameters.
+        most: largest norm.
+        sharded: parameters of which every process holds another part; the others are alike on all.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if collectives.size() == 1:
+        nn.utils.clip_grad_norm_(parameters, most)
+        return
+    apart = {id(parameter) for parameter in sharded}
+    squares = [parameters[0].new_zeros(()), parameters[0].new_zeros(())]
+    gradients = [(id(p) in apart, p.grad) for p in parameters if p.grad is not None]
+    for here_only, gradient in gradients:
+        squares[here_only] = squares[here_only] + gradient.norm().square()
+    norm = (squares[0] + collectives.sum_over_processes(squares[1])).sqrt()
+    factor = (most / (norm + 1e-6)).clamp(max=1.0)
+    for _, gradient in gradients:
+        gradient.mul_(factor)
 
 
 def lr_factor(config: ScheduleConfig, epoch: float, epochs: float) -> float:

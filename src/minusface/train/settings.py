@@ -32,6 +32,7 @@ RANGES: dict[str, tuple[float, bool, float, bool]] = {
     "loss.sparsity": (0, True, float("inf"), False),
     "loss.sparsity_target": (0, False, 1, False),
     "head.weight": (0, True, float("inf"), False),
+    "head.sample_rate": (0, False, 1, True),
     "distill.weight": (0, True, float("inf"), False),
     "distill.pairwise": (0, True, float("inf"), False),
     "optimizer.lr": (0, False, float("inf"), False),

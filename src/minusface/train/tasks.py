@@ -11,7 +11,9 @@ from typing import Any
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from minusface import collectives
 from minusface.checkpoint import load_into, load_part
 from minusface.config import TrainConfig
 from minusface.errors import MinusfaceError
@@ -25,11 +27,19 @@ from minusface.recognize import (
 )
 from minusface.recognize.iresnet import IResNet
 from minusface.recognize.recognizer import RecognizerKind
+from minusface.share import Share, sharing
 from minusface.train.losses import Faces, IdentityLoss, Losses, consistency, sparsity
 from minusface.train.settings import check_settings
 
 # How many people; a number a branch where there are branches.
 Classes = int | Sequence[int]
+# Calls a function of tensors; where processes train together, so that gradients are summed over them.
+Through = Callable[..., Any]
+
+
+def directly(function: Callable[..., Any], *tensors: Tensor) -> Any:
+    """Just the call."""
+    return function(*tensors)
 
 
 class Task(nn.Module):
@@ -45,6 +55,7 @@ class Task(nn.Module):
             config.recognizer, self.recognizer_channels(), config.codec.size, self.kind
         )
         self.identity = IdentityLoss(config, classes, teacher)
+        self.through: Through = directly
 
     def recognizer_channels(self) -> int:
         """Channels that the recogniser reads."""
@@ -57,8 +68,32 @@ class Task(nn.Module):
             faces: the batch.
             random: a CPU generator; every draw of the step comes from it.
         """
-        losses = self.identity(self.recognizer(faces.crops), faces)
+        with sharing(faces.share):
+            embeddings = self.through(self.recognizer, faces.crops)
+        losses = self.identity(embeddings, faces, random)
         return {**losses, "total": losses["identity"]}
+
+    def train(self, mode: bool = True) -> Task:
+        """Training mode for all that trains; frozen batch norms keep to their running statistics."""
+        super().train(mode)
+        if self.config.freeze_batchnorm:
+            for layer in self.modules():
+                if isinstance(layer, _BatchNorm):
+                    layer.eval()
+        return self
+
+    def replicated(self) -> nn.ModuleList:
+        """The networks that every process holds whole and trains on its own samples."""
+        parts: list[nn.Module] = [self.recognizer]
+        if self.protector is not None and "generator" in self.groups():
+            parts.append(self.protector.generator)
+        return nn.ModuleList(parts)
+
+    def sharded(self) -> dict[str, tuple[nn.Parameter, range, int]]:
+        """Of each of :meth:`training_tensors` that is a part of a larger one: the part, which rows it is,
+        and of how many."""
+        heads = self.identity.shards()
+        return {f"identity.{k}": (h.centres, h.shard, h.classes) for k, h in heads.items()}
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable parameters by what they belong to; each group gets its own learning rate."""
@@ -126,9 +161,11 @@ class StageOne(Task):
 
     def forward(self, faces: Faces, random: torch.Generator) -> Losses:
         """See :class:`Task`. ``l1`` is in units of [-1, 1] pixels."""
-        regenerated, embeddings, latent = self.regenerate(faces.crops)
-        l1 = nnf.l1_loss(regenerated, faces.crops)
-        losses = self.identity(embeddings, faces)
+        with sharing(faces.share):
+            made = self.through(self.regenerate, faces.crops)
+        regenerated, embeddings, latent = made
+        l1 = collectives.mean_over_processes(nnf.l1_loss(regenerated, faces.crops))
+        losses = self.identity(embeddings, faces, random)
         weights = self.config.loss
         total = weights.alpha * l1 + weights.beta * losses["identity"]
         losses["l1"] = l1
@@ -185,9 +222,11 @@ class StageTwo(Task):
 
     def forward(self, faces: Faces, random: torch.Generator) -> Losses:
         """See :class:`Task`. The generator runs once an image, whatever the number of permutations."""
-        settings, protected = self.config.stage2, self.protect(faces.crops, random)
-        embeddings = self.recognizer(protected)
-        losses = self.identity(embeddings, faces, settings.permutations)
+        settings = self.config.stage2
+        protected = self.protect(faces.crops, random, faces.share)
+        with sharing(faces.share, settings.permutations):
+            embeddings = self.through(self.recognizer, protected)
+        losses = self.identity(embeddings, faces, random, settings.permutations)
         total = losses["identity"]
         if settings.consistency > 0 and settings.permutations > 1:
             losses["consistency"] = consistency(embeddings, settings.permutations)
@@ -195,8 +234,9 @@ class StageTwo(Task):
         return {**losses, "total": total}
 
     @torch.no_grad()
-    def protect(self, crops: Tensor, random: torch.Generator) -> Tensor:
+    def protect(self, crops: Tensor, random: torch.Generator, share: Share | None = None) -> Tensor:
         """(V*B, 3n, N, N) in [0, 1]: every crop under V draws of n permutations, view after view."""
+        share = Share.whole(len(crops)) if share is None else share
         assert self.protector is not None
         settings, codec = self.config.stage2, self.protector.codec
         copies = settings.permutations * settings.n_duplicate
@@ -204,11 +244,12 @@ class StageTwo(Task):
         images: list[Tensor] = []
         for _ in range(copies):
             if settings.obfuscation == "mask":
-                kept = draw_mask(len(crops), codec.channels, settings.mask_fraction, random)
+                kept = draw_mask(share.total, codec.channels, settings.mask_fraction, random)
+                kept = share.of(kept)
                 images.append(codec.decode(residue * kept.to(crops.device)[:, :, None, None]))
             else:
-                order = draw_permutation(len(crops), codec.channels, random).to(crops.device)
-                images.append(codec.decode(residue, order))
+                order = share.of(draw_permutation(share.total, codec.channels, random))
+                images.append(codec.decode(residue, order.to(crops.device)))
         n = settings.n_duplicate
         views = [torch.cat(images[i : i + n], dim=1) for i in range(0, copies, n)]
         return torch.cat(views).float()
