@@ -20,11 +20,7 @@ from minusface.errors import MinusfaceError
 from minusface.protect import Protector, draw_mask, draw_permutation
 from minusface.protect.codec import BlockCodec
 from minusface.protect.generator import UNet
-from minusface.recognize import (
-    Recognizer,
-    Teacher,
-    warm_start,
-)
+from minusface.recognize import Recognizer, Teacher, warm_start
 from minusface.recognize.iresnet import IResNet
 from minusface.recognize.recognizer import RecognizerKind
 from minusface.share import Share, sharing
