@@ -78,6 +78,22 @@ def test_readers_work_in_processes(every: dict[str, str], to: str) -> None:
     assert sorted(seen) == sorted(dataset.keys())  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("to", FORMATS)
+def test_processes_and_workers_lose_and_repeat_nothing(
+    every: dict[str, str], to: str, workers: int
+) -> None:
+    """Two training processes, read by workers, one of them stopped after a batch and gone on."""
+    dataset = open_faces(every[to], size=SIZE)
+    parts = [Loader(dataset, 4, seed=1, workers=workers, part=(rank, 2)) for rank in range(2)]
+    whole = [batch.keys for batch in Loader(dataset, 4, seed=1).epoch(0)]
+    seen = [[batch.keys for batch in part.epoch(0)] for part in parts]
+    assert [tuple(a) + tuple(b) for a, b in zip(*seen, strict=True)] == [tuple(b) for b in whole]
+    assert [batch.keys for batch in parts[0].epoch(0, 1)] == seen[0][1:]
+    together = [key for keys in whole for key in keys]
+    assert len(set(together)) == len(together) == PEOPLE * IMAGES // 4 * 4
+
+
 @pytest.mark.parametrize("to", FORMATS)
 def test_fingerprint_tells_data_apart(every: dict[str, str], to: str, tmp_path: Path) -> None:
     one, same = (open_faces(every[to], size=SIZE).fingerprint() for _ in range(2))
