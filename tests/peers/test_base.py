@@ -33,7 +33,7 @@ def test_what_every_protection_promises(protection: Protection) -> None:
     assert found.max() <= 1
     again = protection.protect(crops(), torch.Generator().manual_seed(0))
     assert torch.equal(found, again)
-    assert views_of(protection, crops(), random, 4).shape == (4, *found.shape)
+    assert views_of(protection, crops(), random, 4).protected.shape == (4, *found.shape)
     assert protection.fingerprint()
     assert protection.name
 
@@ -68,7 +68,7 @@ def test_the_fast_mean_is_the_mean_of_draws(copies: int) -> None:
     # Small residues, as a trained generator leaves them, so that nothing is clamped.
     faces = crops() * 0.02
     fast = mean_of(one, faces, torch.Generator().manual_seed(3), 16)
-    slow = one.views(faces, torch.Generator().manual_seed(3), 16).mean(0)
+    slow = one.views(faces, torch.Generator().manual_seed(3), 16).protected.mean(0)
     assert torch.allclose(fast, slow, atol=2e-3)
 
 

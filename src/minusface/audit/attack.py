@@ -22,6 +22,7 @@ from minusface import checkpoint
 from minusface.audit.access import Access, Target, seeded
 from minusface.checkpoint import Card
 from minusface.errors import MinusfaceError
+from minusface.peers.base import Views
 from minusface.train.state import optimizer_tensors, restore_optimizer
 
 # An attack that gained more than this part of its validation loss in the last fifth of its budget was not
@@ -94,7 +95,7 @@ class Attack(Protocol):
         """Learn on the attacker's own photos; None where there is nothing to learn."""
         ...
 
-    def attack(self, protected: Tensor) -> Tensor:
+    def attack(self, seen: Views) -> Tensor:
         """What the attacker makes of protected images (B, 3n, N, N)."""
         ...
 
@@ -159,7 +160,9 @@ def fit_attacker(
         with autocast(device, precision):
             value = loss(state.step, random)
         if not bool(torch.isfinite(value)):
-            raise MinusfaceError(f"attack: loss is {float(value)} at step {state.step + 1}")
+            raise MinusfaceError(
+                f"attack: loss is {float(value.detach())} at step {state.step + 1}"
+            )
         value.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()

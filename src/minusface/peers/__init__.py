@@ -7,6 +7,7 @@ from minusface.peers.base import (
     Pixelation,
     Protection,
     Unprotected,
+    Views,
     views_of,
 )
 from minusface.peers.minusface import MinusFace
@@ -19,5 +20,6 @@ __all__ = [
     "Pixelation",
     "Protection",
     "Unprotected",
+    "Views",
     "views_of",
 ]

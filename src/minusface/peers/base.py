@@ -39,6 +39,25 @@ class Protection(Protocol):
         ...
 
 
+class Views(NamedTuple):
+    """Protected images and, of a protection that has them, their permutations."""
+
+    protected: Tensor
+    """(V, B, 3n, N, N) in [0, 1]; without V where one draw is meant."""
+    permutation: Tensor | None = None
+    """(V, B, n, F) int64; likewise."""
+
+    def view(self, number: int) -> Views:
+        """One draw."""
+        order = None if self.permutation is None else self.permutation[number]
+        return Views(self.protected[number], order)
+
+    def take(self, places: Tensor | slice) -> Views:
+        """Some images of a single draw."""
+        order = None if self.permutation is None else self.permutation[places]
+        return Views(self.protected[places], order)
+
+
 class Opened(NamedTuple):
     """What a protection drew and hid, for attackers that are granted it."""
 
@@ -75,8 +94,8 @@ class Openable(Protocol):
 class Repeating(Protocol):
     """A protection that protects a crop several times for less than several times the cost."""
 
-    def views(self, crops: Tensor, random: torch.Generator, count: int) -> Tensor:
-        """(V, B, 3n, N, N), ``count`` independent draws."""
+    def views(self, crops: Tensor, random: torch.Generator, count: int) -> Views:
+        """``count`` independent draws."""
         ...
 
     def mean_of(self, crops: Tensor, random: torch.Generator, count: int) -> Tensor:
@@ -84,11 +103,11 @@ class Repeating(Protocol):
         ...
 
 
-def views_of(protection: Protection, crops: Tensor, random: torch.Generator, count: int) -> Tensor:
-    """``count`` independent draws of protected images: (V, B, 3n, N, N) in [0, 1]."""
+def views_of(protection: Protection, crops: Tensor, random: torch.Generator, count: int) -> Views:
+    """``count`` independent draws of protected images."""
     if isinstance(protection, Repeating):
         return protection.views(crops, random, count)
-    return torch.stack([protection.protect(crops, random) for _ in range(count)])
+    return Views(torch.stack([protection.protect(crops, random) for _ in range(count)]))
 
 
 def mean_of(protection: Protection, crops: Tensor, random: torch.Generator, count: int) -> Tensor:

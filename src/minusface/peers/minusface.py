@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from minusface.checkpoint import load_card
-from minusface.peers.base import Opened
+from minusface.peers.base import Opened, Views
 from minusface.protect import Protector, draw_permutation
 from minusface.protect.codec import BlockCodec
 
 Choice = Literal["random", "fixed", "secret"]
-# Of the pseudo-inverse: below this part of the largest weight a channel cannot be told from rounding.
+# Keeps the pseudo-inverse finite where all weights of a pixel vanish; it is far below any that do not.
 RIDGE = 1e-4
 
 
@@ -93,11 +93,12 @@ class MinusFace:
         return Opened(self.protector.obfuscate(residue, order), order, residue)
 
     @torch.no_grad()
-    def views(self, crops: Tensor, random: torch.Generator, count: int) -> Tensor:
+    def views(self, crops: Tensor, random: torch.Generator, count: int) -> Views:
         """See :class:`minusface.peers.base.Repeating`: the generator runs once."""
         residue = self.protector.residue(crops)
         orders = [self.permutation(crops, random).to(crops.device) for _ in range(count)]
-        return torch.stack([self.protector.obfuscate(residue, order) for order in orders])
+        drawn = [self.protector.obfuscate(residue, order) for order in orders]
+        return Views(torch.stack(drawn), torch.stack(orders))
 
     @torch.no_grad()
     def mean_of(self, crops: Tensor, random: torch.Generator, count: int) -> Tensor:
@@ -109,7 +110,7 @@ class MinusFace:
         """
         codec = self.protector.codec
         if count < 8 or not isinstance(codec, BlockCodec):
-            return self.views(crops, random, count).mean(0)
+            return self.views(crops, random, count).protected.mean(0)
         residue_bfn = self.protector.residue(crops).flatten(2)
         orders = torch.stack([self.permutation(crops, random) for _ in range(count)])
         rows_vbnf = orders.to(crops.device)
