@@ -127,7 +127,9 @@ def run_attribute(
     control = "must succeed" if target.name == "unprotected" else ""
     failed = ""
     if control and accuracy < LEAST:
-        failed = f"{100 * accuracy:.0f} % right on the photos themselves: the attack did not learn {attribute}"
+        failed = (
+            f"{100 * accuracy:.0f} % right on the photos themselves: {attribute} was not learned"
+        )
     finding = Finding(
         NAME,
         target.name,

@@ -87,13 +87,15 @@ def orthogonal_key(size: int, random: torch.Generator) -> Tensor:
     square = torch.randn(size, size, generator=random, dtype=torch.float64)
     q, r = torch.linalg.qr(square)
     # The signs make it uniform (Mezzadri 2007).
-    return (q * r.diagonal().sign()).float()
+    signed: Tensor = q * r.diagonal().sign()
+    return signed.float()
 
 
 def rotation_between(a: Tensor, b: Tensor) -> Tensor:
     """The rotation that best brings rows a (M, D) onto rows b (M, D) (orthogonal Procrustes): (D, D)."""
     u, _, vh = torch.linalg.svd(a.double().T @ b.double())
-    return (u @ vh).float()
+    rotation: Tensor = u @ vh
+    return rotation.float()
 
 
 def run_unlinkability(bench: Bench, target: Target) -> list[Finding]:

@@ -1,0 +1,223 @@
+"""What a protection protects and what it does not, in sentences made from the numbers by fixed rules.
+
+No sentence is written by hand for a result: each rule looks at measures and their controls, and says what
+they show. Where a control failed, it says so and draws no conclusion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from minusface.audit.finding import Finding, find
+
+# Where a rate counts as far above chance, as part of the way from the blind guess to the photo itself.
+LITTLE, MUCH = 0.15, 0.5
+SECRET_D = 0.1  # D_sys below which services are told apart from chance hardly at all
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One sentence of the verdict."""
+
+    kind: str
+    """``yes`` protected, ``no`` not protected, ``partly``, ``unknown``."""
+    text: str
+
+
+def verdict(findings: list[Finding], target: str) -> list[Statement]:
+    """All rules that have numbers to look at, in the report's order."""
+    rules = (_viewing, _recovery, _fixed, _averaging, _linkage, _unlinkability, _attributes)
+    said: list[Statement] = []
+    for rule in rules:
+        said += rule(findings, target)
+    return said
+
+
+def part_of_the_way(value: float, blind: float, plain: float) -> float:
+    """Where a measure lies between the blind guess (0) and the photo itself (1)."""
+    return (value - blind) / (plain - blind) if abs(plain - blind) > 1e-9 else 0.0
+
+
+def _value(finding: Finding | None, measure: str) -> float | None:
+    return None if finding is None else finding.measures.get(measure)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %"
+
+
+def _judged(part: float) -> str:
+    return "yes" if part < LITTLE else "partly" if part < MUCH else "no"
+
+
+def _viewing(findings: list[Finding], target: str) -> list[Statement]:
+    own, plain = find(findings, "viewing", target), find(findings, "viewing", "unprotected")
+    if own is None:
+        return []
+    ssim = own.measures["ssim"]
+    rate, stretched = _value(own, "faces found"), _value(own, "faces found, stretched")
+    if rate is None or stretched is None:
+        return [
+            Statement(
+                "unknown",
+                f"Viewing: SSIM to the photo {ssim:.2f}; no face detector was there to ask.",
+            )
+        ]
+    if plain is not None and plain.failed:
+        return [Statement("unknown", f"Viewing: {plain.failed}; nothing can be concluded.")]
+    most = max(rate, stretched)
+    return [
+        Statement(
+            _judged(most),
+            f"From a glance: a face detector finds a face in {_percent(rate)} of protected images, in "
+            f"{_percent(stretched)} once their contrast is stretched; SSIM to the photo is {ssim:.2f}.",
+        )
+    ]
+
+
+def _recovery(findings: list[Finding], target: str) -> list[Statement]:
+    own = find(findings, "recovery", target)
+    plain = find(findings, "recovery", "unprotected")
+    blind = find(findings, "recovery", "blind guess")
+    if own is None or plain is None or blind is None:
+        return []
+    if plain.failed:
+        return [Statement("unknown", f"Recovery: the control failed ({plain.failed}).")]
+    ssim, cosine, auc = (own.measures[name] or 0.0 for name in ("ssim", "cosine", "auc"))
+    pixels = part_of_the_way(ssim, blind.measures["ssim"] or 0.0, plain.measures["ssim"] or 0.0)
+    who = part_of_the_way(auc, 0.5, plain.measures["auc"] or 0.0)
+    lower = " It was still improving when its budget ended." if own.still_improving else ""
+    said = [
+        Statement(
+            _judged(pixels),
+            f"From rebuilding the photo: a U-Net trained on queries reaches SSIM {ssim:.2f}, where a mean "
+            f"face has {blind.measures['ssim']:.2f} and the same network on the photo itself "
+            f"{plain.measures['ssim']:.2f}.{lower}",
+        ),
+        Statement(
+            _judged(who),
+            f"Identity in the rebuilt face: an independent recogniser tells it from other people with AUC "
+            f"{auc:.2f} (chance 0.50, the photo {plain.measures['auc']:.2f}); cosine to the photo {cosine:.2f}.",
+        ),
+    ]
+    replay = _value(own, "replay at the service")
+    if replay is not None:
+        said.append(
+            Statement(
+                _judged(replay),
+                f"Replay: {_percent(replay)} of rebuilt faces, protected anew, pass for the person at the "
+                "service's own threshold.",
+            )
+        )
+    return said
+
+
+def _fixed(findings: list[Finding], target: str) -> list[Statement]:
+    own = find(findings, "recovery", target)
+    fixed = find(findings, "recovery", f"{target}-fixed", "fixed permutation")
+    known = find(findings, "recovery", target, "permutation known")
+    said = []
+    if own is not None and fixed is not None:
+        a, b = own.measures["ssim"] or 0.0, fixed.measures["ssim"] or 0.0
+        said.append(
+            Statement(
+                "no" if b > a + 0.03 else "partly",
+                f"With one permutation for all images the same attack reaches SSIM {b:.2f} in the place of "
+                f"{a:.2f}: never reuse a permutation.",
+            )
+        )
+    if own is not None and known is not None:
+        a, b = own.measures["ssim"] or 0.0, known.measures["ssim"] or 0.0
+        said.append(
+            Statement(
+                "no" if b > a + 0.03 else "partly",
+                f"Should permutations leak: SSIM {b:.2f} in the place of {a:.2f} for an attacker that knows "
+                "them.",
+            )
+        )
+    return said
+
+
+def _averaging(findings: list[Finding], target: str) -> list[Statement]:
+    found = [f for f in findings if f.attack == "averaging" and f.target == target]
+    if len(found) < 2:
+        return []
+    ordered = sorted(found, key=lambda f: int(f.extra["images"]))
+    first, last = ordered[0], ordered[-1]
+    a, b = first.measures["cosine"] or 0.0, last.measures["cosine"] or 0.0
+    count = last.extra["images"]
+    return [
+        Statement(
+            "no" if b > a + 0.05 else "yes",
+            f"Sending one photo {count} times, shuffled anew each time: what averaging rebuilds has cosine "
+            f"{b:.2f} to the photo, SSIM {last.measures['ssim']:.2f}; a single image gives {a:.2f} and "
+            f"{first.measures['ssim']:.2f}. A permutation from a secret (minusface protect --secret-file) "
+            "leaves nothing to average, and shows which images are of one photo.",
+        )
+    ]
+
+
+def _linkage(findings: list[Finding], target: str) -> list[Statement]:
+    found = [f for f in findings if f.attack == "linkage" and f.target == target]
+    plain = find(findings, "linkage", "unprotected")
+    if not found:
+        return []
+    if plain is not None and plain.failed:
+        return [Statement("unknown", f"Linkage: {plain.failed}.")]
+    best = max(found, key=lambda f: f.measures["auc"] or 0.0)
+    auc, accuracy, top = (best.measures[n] or 0.0 for n in ("auc", "accuracy", "top-1"))
+    reference = 1.0 if plain is None else plain.measures["auc"] or 1.0
+    gallery = best.extra.get("gallery", 0)
+    return [
+        Statement(
+            _judged(part_of_the_way(auc, 0.5, reference)),
+            f"Identity is kept by design: a student of {best.extra['photos']} queried photos tells which plain "
+            f"photo shows the person of a protected image: {_percent(accuracy)} of pairs right (chance 50 %), "
+            f"the right one of {gallery} people first in {_percent(top)}. Protected images are biometric data.",
+        )
+    ]
+
+
+def _unlinkability(findings: list[Finding], target: str) -> list[Statement]:
+    bare = find(findings, "unlinkability", target, "no keys")
+    keyed = find(findings, "unlinkability", target, "a key a service")
+    if bare is None or keyed is None:
+        return []
+    a, b = bare.measures["d_sys"] or 0.0, keyed.measures["d_sys"] or 0.0
+    said = [
+        Statement(
+            "yes" if a < SECRET_D else "no",
+            f"Two services that share a model can link their templates: D_sys {a:.2f} (0 unlinkable, 1 fully "
+            f"linkable). With a secret key a service it is {b:.2f}.",
+        )
+    ]
+    broken = [f for f in findings if f.attack == "unlinkability" and "known in both" in f.variant]
+    for one in broken:
+        c = one.measures["d_sys"] or 0.0
+        said.append(
+            Statement(
+                "no" if c > SECRET_D else "yes",
+                f"Template keys against somebody who is, or knows, people enrolled in both services: D_sys "
+                f"{c:.2f} ({one.variant}).",
+            )
+        )
+    return said
+
+
+def _attributes(findings: list[Finding], target: str) -> list[Statement]:
+    said = []
+    for own in [f for f in findings if f.attack == "attributes" and f.target == target]:
+        plain = find(findings, "attributes", "unprotected", own.variant)
+        if plain is None or plain.failed:
+            why = plain.failed if plain is not None else "there is no control"
+            said.append(Statement("unknown", f"Attribute {own.variant}: {why}."))
+            continue
+        a, b = own.measures["balanced accuracy"] or 0.5, plain.measures["balanced accuracy"] or 0.5
+        said.append(
+            Statement(
+                _judged(part_of_the_way(a, 0.5, b)),
+                f"Attribute {own.variant}: told right in {_percent(a)} of protected images, in {_percent(b)} of "
+                "photos (chance 50 %).",
+            )
+        )
+    return said
