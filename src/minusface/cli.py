@@ -35,6 +35,7 @@ VERBS = {
     "evaluate": Verb(
         "evaluate:evaluate", "accuracy of models on pairs or benchmarks", ("checkpoints",)
     ),
+    "audit": Verb("audit:audit", "what leaks anyway: attackers, controls, a report"),
     "data": Verb("data:data", "inspect, convert, align and split face datasets"),
     "import-tface": Verb(
         "tface:import_tface",

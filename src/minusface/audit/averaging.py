@@ -109,7 +109,7 @@ def run_averaging(bench: Bench, target: Target, counts: Sequence[int]) -> list[F
             picture=bench.picture(bench.key(f"mean of {count}", target), found),
             extra={
                 "images": count,
-                "shown": bench.picture(bench.key(f"seen {count}", target), seen_as(means)),
+                "shown": shown,
             },
         )
         findings.append(finding.learned(trained))

@@ -127,6 +127,11 @@ def protect_all(
     )
 
 
+def _exact(target: Target) -> str:
+    """Name and settings: two fixed permutations are two targets of one name."""
+    return f"{target.name} {target.protection.fingerprint()}"
+
+
 @dataclass
 class Bench:
     """The shared parts of one audit."""
@@ -146,25 +151,27 @@ class Bench:
 
     def pool(self, target: Target) -> Pool:
         """The attacker's photos as this target protects them."""
-        if target.name not in self._pools:
-            self._pools[target.name] = Pool(
+        name = _exact(target)
+        if name not in self._pools:
+            self._pools[name] = Pool(
                 target, self.scene.train, self.budget.views, self.seed, self.device
             )
-        found = self._pools[target.name]
+        found = self._pools[name]
         found.fill(lambda part: self.show(part, f"asking {target.name} for protected images"))
         return found
 
     def forget(self, target: Target) -> None:
         """Give the memory of a target's images back."""
-        self._pools.pop(target.name, None)
-        self._tests.pop(target.name, None)
+        self._pools.pop(_exact(target), None)
+        self._tests.pop(_exact(target), None)
 
     def tests(self, target: Target) -> Views:
         """The test photos as this target protects them, one draw, the same for all attacks."""
-        if target.name not in self._tests:
+        name = _exact(target)
+        if name not in self._tests:
             random = seeded("test", self.seed, target.name)
-            self._tests[target.name] = protect_all(target, self.scene.test, random, self.device)
-        return self._tests[target.name]
+            self._tests[name] = protect_all(target, self.scene.test, random, self.device)
+        return self._tests[name]
 
     def validation(self, target: Target) -> Views:
         """The validation photos, one draw."""

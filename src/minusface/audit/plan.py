@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -86,10 +87,10 @@ def plan(bench: Bench, main: Target, peers: Sequence[Protection]) -> list[Job]:
     plain = Target(Unprotected())
     beside = [Target(peer) for peer in peers]
     everybody = [plain, *beside, main]
-    jobs = [_job("viewing", t, lambda t=t: viewing.run_viewing(bench, t)) for t in everybody]
-    jobs.append(Job("recovery", "blind guess", plain, lambda: recovery.run_blind(bench)))
-    jobs += [_job("recovery", t, lambda t=t: _controlled(bench, t)) for t in everybody]
-    jobs.append(Job("linkage", "controls", plain, lambda: linkage.run_plain(bench)))
+    jobs = [_job("viewing", t, partial(viewing.run_viewing, bench, t)) for t in everybody]
+    jobs.append(Job("recovery", "blind guess", plain, partial(recovery.run_blind, bench)))
+    jobs += [_job("recovery", t, partial(_controlled, bench, t)) for t in everybody]
+    jobs.append(Job("linkage", "controls", plain, partial(linkage.run_plain, bench)))
     if isinstance(own, MinusFace):
         jobs += _inside(bench, main, own)
     jobs += _linkages(bench, [*beside, main])
@@ -97,11 +98,11 @@ def plan(bench: Bench, main: Target, peers: Sequence[Protection]) -> list[Job]:
     if main.recognizer is not None:
         runs = (("unlinkability", templates.run_unlinkability), ("stolen", templates.run_stolen))
         jobs += [
-            Job("templates", f"{main.name} {name}", main, lambda run=run: run(bench, main))
+            Job("templates", f"{main.name} {name}", main, partial(run, bench, main))
             for name, run in runs
         ]
     if isinstance(own, MinusFace):
-        jobs.append(_job("inversion", main, lambda: inversion.run_inversion(bench, main)))
+        jobs.append(_job("inversion", main, partial(inversion.run_inversion, bench, main)))
     return jobs
 
 
@@ -117,7 +118,7 @@ def attribute_jobs(
             "attributes",
             f"{target.name} {name}",
             target,
-            lambda t=target, n=name, p=both: attributes.run_attribute(bench, t, n, p, where),
+            partial(attributes.run_attribute, bench, target, name, both, where),
         )
         for name, both in photos.items()
         for target in targets
@@ -201,12 +202,14 @@ def _inside(bench: Bench, main: Target, own: MinusFace) -> list[Job]:
             "recovery",
             f"{main.name} {variant}",
             main,
-            lambda v=variant: recovery.run_recovery(bench, main, v),
+            partial(recovery.run_recovery, bench, main, variant),
         )
         for variant in variants
     ]
     jobs.append(
-        Job("recovery", "fixed permutation", fixed, lambda: recovery.run_fixed(bench, fixed, other))
+        Job(
+            "recovery", "fixed permutation", fixed, partial(recovery.run_fixed, bench, fixed, other)
+        )
     )
     if bench.budget.name != "small":
         jobs.append(
@@ -214,7 +217,7 @@ def _inside(bench: Bench, main: Target, own: MinusFace) -> list[Job]:
                 "recovery",
                 f"{main.name} residue",
                 main,
-                lambda: recovery.run_residue(bench, main),
+                partial(recovery.run_residue, bench, main),
             )
         )
     return jobs
@@ -234,7 +237,7 @@ def _linkages(bench: Bench, targets: Sequence[Target]) -> list[Job]:
                     "linkage",
                     f"{target.name} {backbone} {number}",
                     target,
-                    lambda t=target, b=backbone, n=number: linkage.run_linkage(bench, t, b, n),
+                    partial(linkage.run_linkage, bench, target, backbone, number),
                 )
                 for number in numbers
             ]
@@ -248,7 +251,7 @@ def _averagings(bench: Bench, main: Target) -> list[Job]:
             "averaging",
             f"{main.name} {count}",
             main,
-            lambda k=count: averaging.run_averaging(bench, main, (k,)),
+            partial(averaging.run_averaging, bench, main, (count,)),
         )
         for count in bench.budget.averages
     ]
@@ -259,7 +262,7 @@ def _averagings(bench: Bench, main: Target) -> list[Job]:
                 "averaging",
                 f"{main.name} secret",
                 main,
-                lambda: averaging.run_secret(bench, main, secret),
+                partial(averaging.run_secret, bench, main, secret),
             )
         )
     return jobs

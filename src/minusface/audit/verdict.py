@@ -97,7 +97,8 @@ def _recovery(findings: list[Finding], target: str) -> list[Statement]:
         Statement(
             _judged(who),
             f"Identity in the rebuilt face: an independent recogniser tells it from other people with AUC "
-            f"{auc:.2f} (chance 0.50, the photo {plain.measures['auc']:.2f}); cosine to the photo {cosine:.2f}.",
+            f"{auc:.2f} (chance 0.50, the photo {plain.measures['auc']:.2f}); cosine to the photo "
+            f"{cosine:.2f}.",
         ),
     ]
     replay = _value(own, "replay at the service")
@@ -171,9 +172,10 @@ def _linkage(findings: list[Finding], target: str) -> list[Statement]:
     return [
         Statement(
             _judged(part_of_the_way(auc, 0.5, reference)),
-            f"Identity is kept by design: a student of {best.extra['photos']} queried photos tells which plain "
-            f"photo shows the person of a protected image: {_percent(accuracy)} of pairs right (chance 50 %), "
-            f"the right one of {gallery} people first in {_percent(top)}. Protected images are biometric data.",
+            f"Identity is kept by design: a student of {best.extra['photos']} queried photos tells which "
+            f"plain photo shows the person of a protected image: {_percent(accuracy)} of pairs right (chance "
+            f"50 %), the right one of {gallery} people first in {_percent(top)}. Protected images are "
+            "biometric data.",
         )
     ]
 
@@ -216,8 +218,8 @@ def _attributes(findings: list[Finding], target: str) -> list[Statement]:
         said.append(
             Statement(
                 _judged(part_of_the_way(a, 0.5, b)),
-                f"Attribute {own.variant}: told right in {_percent(a)} of protected images, in {_percent(b)} of "
-                "photos (chance 50 %).",
+                f"Attribute {own.variant}: told right in {_percent(a)} of protected images, in {_percent(b)} "
+                "of photos (chance 50 %).",
             )
         )
     return said

@@ -157,17 +157,13 @@ class MinusFace:
 
     def fingerprint(self) -> str:
         """See :class:`minusface.peers.Protection`."""
-        said = (
-            self._said
-            or hashlib.sha256(
-                b"".join(
-                    t.detach().cpu().float().numpy().tobytes()
-                    for t in self.protector.generator.state_dict().values()
-                )
-            ).hexdigest()
-        )
+        if not self._said:
+            sha = hashlib.sha256()
+            for tensor in self.protector.generator.state_dict().values():
+                sha.update(tensor.detach().cpu().float().numpy().tobytes())
+            self._said = sha.hexdigest()
         secret = hashlib.sha256(self.secret).hexdigest() if self.secret else ""
-        return f"{said} {self.images} {self.choice} {self.seed} {secret}"
+        return f"{self._said} {self.images} {self.choice} {self.seed} {secret}"
 
 
 def _shifted_ycc(images: Tensor, codec: BlockCodec) -> Tensor:
