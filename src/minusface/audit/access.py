@@ -92,7 +92,9 @@ class Target:
     def templates(self, protected: Tensor) -> Tensor:
         """The service's templates of protected images (B, 3n, N, N): (B, D) unit rows."""
         assert self.recognizer is not None, "admit() comes first"
-        rows = [self.recognizer(part).float() for part in torch.split(protected, BATCH)]
+        # A service computes in float32, whatever an attacker's training runs in.
+        with torch.autocast(protected.device.type, enabled=False):
+            rows = [self.recognizer(part).float() for part in torch.split(protected, BATCH)]
         return nnf.normalize(torch.cat(rows), dim=1)
 
 

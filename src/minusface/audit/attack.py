@@ -186,6 +186,11 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return contextlib.nullcontext()
 
 
+def exactly(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """The opposite: what others compute (a client, a service) is computed as they do, in float32."""
+    return torch.autocast(device.type, enabled=False)
+
+
 def _look(
     module: nn.Module,
     validate: Callable[[], float],

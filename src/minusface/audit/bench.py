@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from minusface.audit.access import BATCH, Target, seeded
-from minusface.audit.attack import Fit, Trained, fit_attacker, key_of
+from minusface.audit.attack import Fit, Trained, exactly, fit_attacker, key_of
 from minusface.audit.budget import Budget
 from minusface.audit.measures import Judge
 from minusface.audit.ruler import Ruler
@@ -51,17 +51,21 @@ class Pool:
         """Protect every photo, where draws are kept."""
         if self.views is None or self._kept is not None:
             return
+        with exactly(self.device):
+            self._kept = self._drawn(self.views, progress)
+
+    def _drawn(self, views: int, progress: Callable[[float], None]) -> Views:
         parts = []
         for start in range(0, len(self.photos), BATCH):
             places = range(start, min(start + BATCH, len(self.photos)))
             random = seeded("pool", self.seed, self.target.name, start)
             crops = self.photos.crops(places).to(self.device)
-            drawn = views_of(self.target.protection, crops, random, self.views)
+            drawn = views_of(self.target.protection, crops, random, views)
             # Half the memory of float32, and twenty times as fine as the eight bits of a PNG.
             parts.append(Views(drawn.protected.half().cpu(), drawn.permutation))
             progress(places[-1] / len(self.photos))
         orders = [part.permutation.cpu() for part in parts if part.permutation is not None]
-        self._kept = Views(
+        return Views(
             torch.cat([part.protected for part in parts], 1),
             torch.cat(orders, 1) if orders else None,
         )
@@ -89,7 +93,8 @@ class Pool:
         places, epoch = self.places(step, size, among)
         crops = self.photos.crops(places).to(self.device)
         if self.views is None:
-            drawn = views_of(self.target.protection, crops, random, 1).view(0)
+            with exactly(self.device):
+                drawn = views_of(self.target.protection, crops, random, 1).view(0)
         else:
             self.fill()
             assert self._kept is not None

@@ -126,8 +126,8 @@ def _verdict(said: list[Statement]) -> str:
     return (
         "<h2>What this protects, what it does not</h2>"
         '<p class="soft">Made from the numbers below by fixed rules: a measure less than 15 % of the way '
-        "from a blind guess to the photo itself counts as protected, more than half as not protected. An attacker "
-        "with more time, data or ideas gets further: these are lower bounds on what leaks.</p>"
+        "from a blind guess to the photo itself counts as protected, more than half as not protected. An "
+        "attacker with more time, data or ideas gets further: these are lower bounds on what leaks.</p>"
         f'<div class="two">{"".join(boxes)}</div>'
     )
 

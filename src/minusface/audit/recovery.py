@@ -8,14 +8,14 @@ Legend: B batch, n images a crop, N side of a crop, F channels, I channels the n
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from minusface.audit.access import BATCH, Access, Target, seeded, words
-from minusface.audit.attack import Trained, autocast
+from minusface.audit.attack import Trained, autocast, exactly
 from minusface.audit.bench import Bench
 from minusface.audit.finding import Finding
 from minusface.audit.measures import cross_scores, operating_threshold, passed
@@ -56,6 +56,12 @@ class RecoveryNet(nn.Module):
         super().__init__()
         self.unet = UNet(len(shift), width)
         self.unet.project = nn.Conv2d(width, len(mean), 1)
+        # Without norms torch's own initialisation fades over eighteen layers: hundreds of steps are lost.
+        for module in self.unet.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(cast(Tensor, module.bias))
+        nn.init.normal_(self.unet.project.weight, std=0.01)
         for name, value in zip(
             ("mean", "reach", "shift", "scale"), (mean, reach, shift, scale), strict=True
         ):
@@ -101,7 +107,8 @@ class Recovery:
             if self.variant == "residue":
                 places, _ = pool.places(step, fit.batch_size)
                 crops = bench.scene.train.crops(places).to(bench.device)
-                opened = target.opened.open(crops, random)
+                with exactly(bench.device):
+                    opened = target.opened.open(crops, random)
                 seen, truth = Views(opened.protected, opened.permutation), opened.residue
             else:
                 seen, truth = pool.batch(step, fit.batch_size, random)
@@ -158,7 +165,11 @@ class Recovery:
             return RecoveryNet(bench.budget.width, mean, reach, shift, scale)
 
     def _inputs(self, seen: Views) -> Tensor:
-        """What the network reads: (B, I, N, N)."""
+        """What the network reads: (B, I, N, N); in float32, as rounding would hide faint traces."""
+        with exactly(self.bench.device):
+            return self._prepared(seen)
+
+    def _prepared(self, seen: Views) -> Tensor:
         images = seen.protected
         # As they are, and with each colour standardised: protected images fill little of their range.
         plain = torch.cat([images, standardize(images)], 1)

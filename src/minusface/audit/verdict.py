@@ -113,27 +113,38 @@ def _recovery(findings: list[Finding], target: str) -> list[Statement]:
     return said
 
 
+def _trusted(findings: list[Finding]) -> bool:
+    """Whether the recovery network works where it must; without a control nothing speaks against it."""
+    plain = find(findings, "recovery", "unprotected")
+    return plain is None or not plain.failed
+
+
 def _fixed(findings: list[Finding], target: str) -> list[Statement]:
     own = find(findings, "recovery", target)
-    fixed = find(findings, "recovery", f"{target}-fixed", "fixed permutation")
-    known = find(findings, "recovery", target, "permutation known")
+    if own is None or not _trusted(findings):
+        return []
+    cases = (
+        (
+            f"{target}-fixed",
+            "fixed permutation",
+            "With one permutation for all images",
+            "never reuse one",
+        ),
+        (target, "permutation known", "With the permutations known", "never store or send one"),
+    )
     said = []
-    if own is not None and fixed is not None:
-        a, b = own.measures["ssim"] or 0.0, fixed.measures["ssim"] or 0.0
+    for name, variant, words, advice in cases:
+        other = find(findings, "recovery", name, variant)
+        if other is None:
+            continue
+        a, b = own.measures["ssim"] or 0.0, other.measures["ssim"] or 0.0
+        c, d = own.measures["auc"] or 0.0, other.measures["auc"] or 0.0
+        gained = b > a + 0.02 or d > c + 0.04
         said.append(
             Statement(
-                "no" if b > a + 0.03 else "partly",
-                f"With one permutation for all images the same attack reaches SSIM {b:.2f} in the place of "
-                f"{a:.2f}: never reuse a permutation.",
-            )
-        )
-    if own is not None and known is not None:
-        a, b = own.measures["ssim"] or 0.0, known.measures["ssim"] or 0.0
-        said.append(
-            Statement(
-                "no" if b > a + 0.03 else "partly",
-                f"Should permutations leak: SSIM {b:.2f} in the place of {a:.2f} for an attacker that knows "
-                "them.",
+                "no" if gained else "partly",
+                f"{words} the same attack reaches SSIM {b:.2f} and AUC {d:.2f} in the place of {a:.2f} and "
+                f"{c:.2f}" + (f": {advice}." if gained else ": no gain at this budget."),
             )
         )
     return said
@@ -141,19 +152,24 @@ def _fixed(findings: list[Finding], target: str) -> list[Statement]:
 
 def _averaging(findings: list[Finding], target: str) -> list[Statement]:
     found = [f for f in findings if f.attack == "averaging" and f.target == target]
-    if len(found) < 2:
+    if len(found) < 2 or not _trusted(findings):
         return []
     ordered = sorted(found, key=lambda f: int(f.extra["images"]))
     first, last = ordered[0], ordered[-1]
     a, b = first.measures["cosine"] or 0.0, last.measures["cosine"] or 0.0
-    count = last.extra["images"]
+    gained = b > a + 0.05
+    end = (
+        "A permutation from a secret (minusface protect --secret-file) leaves nothing to average, and shows "
+        "which images are of one photo."
+        if gained
+        else "That is no gain at this budget."
+    )
     return [
         Statement(
-            "no" if b > a + 0.05 else "yes",
-            f"Sending one photo {count} times, shuffled anew each time: what averaging rebuilds has cosine "
-            f"{b:.2f} to the photo, SSIM {last.measures['ssim']:.2f}; a single image gives {a:.2f} and "
-            f"{first.measures['ssim']:.2f}. A permutation from a secret (minusface protect --secret-file) "
-            "leaves nothing to average, and shows which images are of one photo.",
+            "no" if gained else "partly",
+            f"Sending one photo {last.extra['images']} times, shuffled anew each time: what averaging "
+            f"rebuilds has cosine {b:.2f} to it and SSIM {last.measures['ssim']:.2f}; a single image gives "
+            f"{a:.2f} and {first.measures['ssim']:.2f}. {end}",
         )
     ]
 
