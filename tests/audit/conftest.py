@@ -24,7 +24,7 @@ from minusface.peers import MinusFace
 from minusface.protect import Protector
 
 SIZE = 32
-FIT = Fit(steps=120, batch_size=16, lr=4e-3, validate_every=40)
+FIT = Fit(steps=80, batch_size=16, lr=4e-3, validate_every=40)
 TINY = Budget(
     name="tiny",
     train_images=240,

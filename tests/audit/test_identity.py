@@ -31,7 +31,7 @@ def test_the_student_beats_chance_on_what_must_leak(bench: Bench) -> None:
     found = run_linkage(bench, Target(Pixelation(4)))[0]
     assert found.measures["auc"] > 0.65  # type: ignore[operator]
     assert found.measures["accuracy"] > 0.58  # type: ignore[operator]
-    assert found.measures["top-1"] > 3 / found.extra["gallery"]  # type: ignore[operator]
+    assert found.measures["top-1"] > 1 / found.extra["gallery"]  # type: ignore[operator]
 
 
 def test_controls_of_the_linkage(bench: Bench, scene: Scene) -> None:
