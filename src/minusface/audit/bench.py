@@ -5,6 +5,7 @@ Legend: B batch, V views, n images a crop, N side of a crop, T test images.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,17 +104,11 @@ class Pool:
         return Views(drawn.protected.float().to(self.device), order), (crops + 1) / 2
 
 
-_orders: dict[tuple[int, int, int], list[int]] = {}
-
-
+@functools.lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, count: int) -> list[int]:
-    """The order of photos in an epoch; the last two are remembered."""
-    key = (seed, epoch, count)
-    if key not in _orders:
-        while len(_orders) > 1:
-            _orders.pop(next(iter(_orders)))
-        _orders[key] = torch.randperm(count, generator=seeded("order", *key)).tolist()
-    return _orders[key]
+    """The order of photos in an epoch."""
+    found: list[int] = torch.randperm(count, generator=seeded("order", seed, epoch, count)).tolist()
+    return found
 
 
 def protect_all(

@@ -128,13 +128,16 @@ class Recovery:
         assert self.net is not None, "fit() comes first"
         found = []
         for start in range(0, len(seen.protected), BATCH):
-            some = seen.take(slice(start, start + BATCH))
-            order = None if some.permutation is None else some.permutation.to(self.bench.device)
-            part = Views(some.protected.to(self.bench.device), order)
+            part = self._there(seen.take(slice(start, start + BATCH)))
             with autocast(self.bench.device, self.bench.precision):
                 made = self.net(self._inputs(part))
             found.append((made if self.variant == "residue" else made.clamp(0, 1)).cpu())
         return torch.cat(found)
+
+    def _there(self, seen: Views) -> Views:
+        """On the audit's device."""
+        order = None if seen.permutation is None else seen.permutation.to(self.bench.device)
+        return Views(seen.protected.to(self.bench.device), order)
 
     def _distance(self, found: Tensor, truth: Tensor) -> Tensor:
         """L1, each channel in units of its reach."""
@@ -155,7 +158,7 @@ class Recovery:
     def _fresh(self, held: Views, wanted: Tensor) -> RecoveryNet:
         """A network with the scales and the mean that the attacker's own photos give."""
         bench = self.bench
-        some = self._inputs(held.take(slice(0, BATCH)))
+        some = self._inputs(self._there(held.take(slice(0, BATCH))))
         shift, scale = some.mean((0, 2, 3)), some.std((0, 2, 3)) + 1e-3
         mean, reach = mean_face(bench), torch.ones(3)
         if self.variant == "residue":

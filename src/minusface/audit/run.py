@@ -29,6 +29,7 @@ from minusface.audit.plan import (
 from minusface.audit.ruler import Ruler, load_ruler, train_ruler
 from minusface.audit.scene import Scene, open_scene
 from minusface.checkpoint import load_card
+from minusface.demo.record import commit
 from minusface.files import write_atomically
 from minusface.peers.base import Unprotected
 from minusface.peers.minusface import MinusFace
@@ -97,7 +98,11 @@ def run_audit(options: Options, show: Show = lambda part, note: None) -> Audit:
         everybody = [Target(Unprotected()), *(Target(peer) for peer in peers), main]
         jobs += attribute_jobs(bench, everybody, photos, where)
     findings = run_jobs(jobs, bench, _counting(bench, len(jobs), show))
-    about = {"checkpoint": str(options.checkpoint), "peers": ", ".join(options.peers) or "none"}
+    about = {
+        "checkpoint": str(options.checkpoint),
+        "peers": ", ".join(options.peers) or "none",
+        "commit": commit() or "not in a git repository",
+    }
     audit = conclude(bench, main, peers, findings, about)
     write(audit, main.name, options.out)
     return audit
