@@ -103,11 +103,13 @@ def _recovery(findings: list[Finding], target: str) -> list[Statement]:
     ]
     replay = _value(own, "replay at the service")
     if replay is not None:
+        low, high = own.measures["mean face replayed"] or 0.0, own.measures["photo replayed"] or 0.0
         said.append(
             Statement(
-                _judged(replay),
+                _judged(part_of_the_way(replay, low, high)),
                 f"Replay: {_percent(replay)} of rebuilt faces, protected anew, pass for the person at the "
-                "service's own threshold.",
+                f"service's own threshold; the mean face passes in {_percent(low)}, the photo in "
+                f"{_percent(high)}.",
             )
         )
     return said
