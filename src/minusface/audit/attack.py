@@ -152,20 +152,11 @@ def fit_attacker(
         state, best = _restore(folder, module, optimizer)
     clock = time.monotonic() - state.seconds
     while not state.stopped:
-        module.train()
         _set_rate(optimizer, budget, state.step)
-        optimizer.zero_grad(set_to_none=True)
-        random = seeded("step", seed, state.step)
-        torch.manual_seed(seed * 1_000_003 + state.step)
+        module.train()
         with autocast(device, precision):
-            value = loss(state.step, random)
-        if not bool(torch.isfinite(value)):
-            raise MinusfaceError(
-                f"attack: loss is {float(value.detach())} at step {state.step + 1}"
-            )
-        value.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimizer.step()
+            value = loss(state.step, _draws(seed, state.step))
+        _descend(value, optimizer, state.step)
         state.step += 1
         progress(state.step / budget.steps)
         late = budget.seconds is not None and time.monotonic() - clock > budget.seconds
@@ -177,6 +168,23 @@ def fit_attacker(
     module.load_state_dict(best)
     module.eval()
     return Trained(tuple(state.points), state.step, state.stopped, _still_improving(state))
+
+
+def _draws(seed: int, step: int) -> torch.Generator:
+    """The generator of a step; layers that draw by themselves use the global one, seeded likewise."""
+    torch.manual_seed(seed * 1_000_003 + step)
+    return seeded("step", seed, step)
+
+
+def _descend(value: Tensor, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Move the weights down a finite loss."""
+    if not bool(torch.isfinite(value)):
+        raise MinusfaceError(f"attack: loss is {float(value.detach())} at step {step + 1}")
+    optimizer.zero_grad(set_to_none=True)
+    value.backward()  # type: ignore[no-untyped-call]
+    for group in optimizer.param_groups:
+        nn.utils.clip_grad_norm_(group["params"], 1.0)
+    optimizer.step()
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:

@@ -290,18 +290,3 @@ def check_size(size: int, where: str) -> None:
     """
     if size % 16:
         raise MinusfaceError(f"{where}: crops of {size} pixels, expected a multiple of 16")
-
-
-__all__ = [
-    "ATTACKS",
-    "PEERS",
-    "Audit",
-    "Job",
-    "attribute_jobs",
-    "check_size",
-    "chosen",
-    "conclude",
-    "peers_of",
-    "plan",
-    "run_jobs",
-]

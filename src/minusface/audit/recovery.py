@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from minusface.audit.access import BATCH, Access, Target, seeded, words
 from minusface.audit.attack import Trained, autocast, exactly
 from minusface.audit.bench import Bench
-from minusface.audit.finding import Finding, Measures
-from minusface.audit.measures import cross_scores, operating_threshold, passed
+from minusface.audit.finding import Finding
+from minusface.audit.replay import replay
 from minusface.errors import choice_error
 from minusface.peers.base import Views
 from minusface.protect import UNet
@@ -205,7 +205,8 @@ def run_recovery(bench: Bench, target: Target, variant: Variant = "") -> list[Fi
     tests = bench.tests(target)
     found = attack.attack(tests)
     measures = bench.judge.recovered(found)
-    measures |= replay(bench, target, found)
+    blind = mean_face(bench).expand(len(found), -1, -1, -1)
+    measures |= replay(bench, target, found, blind)
     picture = bench.picture(bench.key(attack.name, target), found)
     finding = Finding(
         attack="recovery",
@@ -282,32 +283,3 @@ def run_blind(bench: Bench) -> list[Finding]:
             picture=picture,
         )
     ]
-
-
-@torch.no_grad()
-def replay(bench: Bench, target: Target, found: Tensor) -> Measures:
-    """Part of recovered faces that, protected anew, the service takes for another photo of the person.
-
-    At the service's own threshold; beside it, the same for the mean face and for the photo itself. Empty
-    where there is no recogniser.
-    """
-    if target.recognizer is None:
-        return {}
-    pairs = bench.scene.pairs
-    enrolled = target.templates(bench.tests(target).protected.to(bench.device)).cpu()
-    own = cross_scores(enrolled, enrolled, pairs)
-    threshold = operating_threshold(own, pairs)
-
-    def passing(faces: Tensor) -> float:
-        random = seeded("replay", bench.seed, target.name)
-        rows = []
-        for part in torch.split(faces, BATCH):
-            images = target.protection.protect((part * 2 - 1).to(bench.device), random)
-            rows.append(target.templates(images).cpu())
-        return passed(cross_scores(torch.cat(rows), enrolled, pairs), pairs, threshold)
-
-    return {
-        "replay at the service": passing(found),
-        "mean face replayed": passing(mean_face(bench).expand(len(found), -1, -1, -1)),
-        "photo replayed": passed(own, pairs, threshold),
-    }
