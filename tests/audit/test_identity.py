@@ -110,6 +110,9 @@ def test_viewing(bench: Bench) -> None:
     assert plain.measures["ssim"] == pytest.approx(1, abs=1e-4)
     squares = run_viewing(bench, Target(Pixelation(8)))[0]
     assert squares.measures["ssim"] < 0.9  # type: ignore[operator]
+    assert plain.measures["contours"] > 0.9  # type: ignore[operator]
+    assert plain.measures["contours"] > squares.measures["contours"]  # type: ignore[operator]
+    assert plain.measures["contours of others"] < 0.8  # type: ignore[operator]
 
 
 def test_the_judge_knows_the_photo_itself(scene: Scene, tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ from minusface.errors import MinusfaceError
 from minusface.peers.base import Openable, Protection
 from minusface.recognize import Recognizer
 
-BATCH = 32
+BATCH = (
+    16  # images computed at once: their 192 channels in float32 take 10 MB each, several times over
+)
 
 
 class Access(enum.Flag):

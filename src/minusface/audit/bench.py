@@ -6,6 +6,7 @@ Legend: B batch, V views, n images a crop, N side of a crop, T test images.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -182,7 +183,8 @@ class Bench:
         """A name for what is kept of an attack: another one where anything it depends on changes."""
         said = (target.protection.fingerprint(), self.scene.fingerprint, len(self.scene.train))
         inputs = (self.budget.views, self.seed, self.precision, *more)
-        return f"{attack}-{target.name}-{key_of(*said, *inputs)}".replace(" ", "-")
+        words = re.sub(r"[^A-Za-z0-9]+", "-", f"{attack} {target.name}").strip("-")
+        return f"{words}-{key_of(*said, *inputs)}"
 
     def learn(
         self,

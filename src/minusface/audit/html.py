@@ -57,7 +57,7 @@ NAMES = {
     "inversion": "Inversion by gradient, generator known",
 }
 DECIBELS = ("psnr",)
-PLAIN = ("ssim", "lpips", "cosine", "auc", "d_sys", "explained")
+PLAIN = ("ssim", "lpips", "cosine", "auc", "d_sys", "explained", "contours", "contours of others")
 HEADS = {
     "ssim": "SSIM",
     "psnr": "PSNR, dB",
@@ -134,7 +134,15 @@ def _verdict(said: list[Statement]) -> str:
 
 def overview(audit: Audit, target: str) -> str:
     """Method x measures."""
-    heads = ["", "service accuracy", "seen: SSIM", "faces found", "recovered: SSIM", "PSNR, dB"]
+    heads = [
+        "",
+        "service accuracy",
+        "seen: SSIM",
+        "contours",
+        "faces found",
+        "recovered: SSIM",
+        "PSNR, dB",
+    ]
     heads += ["AUC", "replay", "linked, 1:1", "linked, top-1", "PNG, bytes", "client, ms"]
     lines = []
     for cost in audit.costs:
@@ -145,6 +153,7 @@ def overview(audit: Audit, target: str) -> str:
         cells = [
             _cell("accuracy", cost.accuracy),
             _of(seen, "ssim"),
+            _of(seen, "contours"),
             _of(seen, "faces found"),
             *(_of(back, name) for name in ("ssim", "psnr", "auc", "replay")),
             _of(link, "accuracy"),
@@ -155,7 +164,7 @@ def overview(audit: Audit, target: str) -> str:
         lines.append(_row(cost.target, cells, "own" if cost.target == target else ""))
     blind = find(audit.findings, "recovery", "blind guess")
     guess = find(audit.findings, "linkage", "blind guess")
-    cells = ["–", "–", "–", *(_of(blind, name) for name in ("ssim", "psnr", "auc", "replay"))]
+    cells = ["–", "–", "–", "–", *(_of(blind, name) for name in ("ssim", "psnr", "auc", "replay"))]
     cells += [_of(guess, "accuracy"), _of(guess, "top-1"), "–", "–"]
     lines.append(_row("blind guess", cells, "control"))
     return _table(heads, lines) + (

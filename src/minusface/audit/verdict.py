@@ -55,6 +55,16 @@ def _viewing(findings: list[Finding], target: str) -> list[Statement]:
     if own is None:
         return []
     ssim = own.measures["ssim"]
+    same, other = _value(own, "contours"), _value(own, "contours of others")
+    said = []
+    if same is not None and other is not None:
+        said.append(
+            Statement(
+                _judged(part_of_the_way(same, other, 1.0)),
+                f"From an eye that follows outlines: edges of protected images correlate by {same:.2f} with "
+                f"the photo's, by {other:.2f} with another person's (the photo itself: 1.00).",
+            )
+        )
     rate, stretched = _value(own, "faces found"), _value(own, "faces found, stretched")
     if rate is None or stretched is None:
         return [
@@ -64,14 +74,15 @@ def _viewing(findings: list[Finding], target: str) -> list[Statement]:
             )
         ]
     if plain is not None and plain.failed:
-        return [Statement("unknown", f"Viewing: {plain.failed}; nothing can be concluded.")]
+        return [*said, Statement("unknown", f"Viewing: {plain.failed}; nothing can be concluded.")]
     most = max(rate, stretched)
     return [
+        *said,
         Statement(
             _judged(most),
-            f"From a glance: a face detector finds a face in {_percent(rate)} of protected images, in "
+            f"From a face detector: it finds a face in {_percent(rate)} of protected images, in "
             f"{_percent(stretched)} once their contrast is stretched; SSIM to the photo is {ssim:.2f}.",
-        )
+        ),
     ]
 
 
