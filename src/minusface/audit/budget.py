@@ -28,7 +28,7 @@ class Budget:
     """How many protected images of a photo are averaged."""
     averaging_images: int = 256
     averaging_pairs: int = 60
-    averaging: Fit = field(default_factory=lambda: Fit(steps=96, validate_every=24))
+    averaging: Fit = field(default_factory=lambda: Fit(steps=160, validate_every=40))
     linkage: Fit = field(default_factory=lambda: Fit(steps=128, lr=1e-3, validate_every=32))
     linkage_images: tuple[int | None, ...] = (100, 1000, None)
     linkage_backbones: tuple[str, ...] = ("ir_lite",)

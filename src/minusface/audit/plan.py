@@ -228,9 +228,9 @@ def _linkages(bench: Bench, targets: Sequence[Target]) -> list[Job]:
     jobs = []
     for target in targets:
         sizes = bench.budget.linkage_images if target is targets[-1] else (None,)
-        # Where there are no more photos than a lower number, it would be the same student twice.
+        # Where there are hardly more photos than a lower number, it would be the same student twice.
         there = len(bench.scene.train)
-        numbers = sorted({min(there, size or there) for size in sizes})
+        numbers = [*sorted(size for size in sizes if size and size < 0.9 * there), there]
         for backbone in bench.budget.linkage_backbones:
             jobs += [
                 Job(
