@@ -142,6 +142,9 @@ def test_verdicts_follow_the_numbers() -> None:
     bad = verdict([*controls, recovered("x", 0.9, 0.9)], "x")
     assert [s.kind for s in good] == ["yes", "yes"]
     assert [s.kind for s in bad] == ["no", "no"]
+    unfinished = replace(recovered("x", 0.42, 0.52), still_improving=True)
+    open_ended = verdict([*controls, unfinished], "x")
+    assert [s.kind for s in open_ended] == ["unknown", "unknown"]
     broken = replace(controls[0], failed="too weak")
     unknown = verdict([broken, controls[1], recovered("x", 0.42, 0.52)], "x")
     assert [s.kind for s in unknown] == ["unknown"]

@@ -98,15 +98,18 @@ def _recovery(findings: list[Finding], target: str) -> list[Statement]:
     pixels = part_of_the_way(ssim, blind.measures["ssim"] or 0.0, plain.measures["ssim"] or 0.0)
     who = part_of_the_way(auc, 0.5, plain.measures["auc"] or 0.0)
     lower = " It was still improving when its budget ended." if own.still_improving else ""
+    # An attack that was not done cannot show that something is protected.
+    least = "unknown" if own.still_improving else "yes"
+    looks, knows = _judged(pixels), _judged(who)
     said = [
         Statement(
-            _judged(pixels),
+            least if looks == "yes" else looks,
             f"From rebuilding the photo: a U-Net trained on queries reaches SSIM {ssim:.2f}, where a mean "
             f"face has {blind.measures['ssim']:.2f} and the same network on the photo itself "
             f"{plain.measures['ssim']:.2f}.{lower}",
         ),
         Statement(
-            _judged(who),
+            least if knows == "yes" else knows,
             f"Identity in the rebuilt face: an independent recogniser tells it from other people with AUC "
             f"{auc:.2f} (chance 0.50, the photo {plain.measures['auc']:.2f}); cosine to the photo "
             f"{cosine:.2f}.",
