@@ -53,7 +53,7 @@ class Finding:
         if trained is None:
             return self
         note = (
-            ("still improving when the budget ended: the numbers are lower bounds on what leaks",)
+            ("still improving when the budget ended: a lower bound",)
             if trained.still_improving
             else ()
         )

@@ -33,7 +33,7 @@ p { margin: .5rem 0; max-width: 80ch; } .soft { color: var(--soft); font-size: .
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; background: var(--card);
   border: 1px solid var(--line); font-size: .88rem; }
 th, td { text-align: right; padding: 6px 10px; border-bottom: 1px solid var(--line); vertical-align: top; }
-th:first-child, td.text { text-align: left; } thead th { color: var(--soft); font-weight: 600; }
+th:first-child, td.text, th.text { text-align: left; } thead th { color: var(--soft); font-weight: 600; }
 td.text { min-width: 14rem; color: var(--soft); font-size: .82rem; } tr.own th { font-weight: 700; }
 tr.control th, tr.control td { color: var(--soft); } tbody th { font-weight: 500; }
 .grid-row { display: grid; grid-template-columns: minmax(9rem, 13rem) 1fr; gap: 10px; align-items: center;
@@ -66,6 +66,7 @@ HEADS = {
     "d_sys": "D_sys",
     "eer": "EER",
 }
+TEXTS = ("attacker", "learning")
 LISTS = (
     ("yes", "Protected, by these numbers"),
     ("partly", "Protected in part"),
@@ -301,7 +302,7 @@ def _cell(measure: str, value: float | None) -> str:
         return f"{value:.1f}"
     if measure in PLAIN:
         return f"{value:.3f}"
-    return f"{100 * value:.1f} %"
+    return f"{100 * value:.1f}\u00a0%"
 
 
 def _row(name: str, cells: list[str], kind: str) -> str:
@@ -310,7 +311,10 @@ def _row(name: str, cells: list[str], kind: str) -> str:
 
 
 def _table(heads: list[str], lines: list[str]) -> str:
-    top = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
+    wordy = ' class="text"'
+    top = "".join(
+        f'<th scope="col"{wordy if head in TEXTS else ""}>{escape(head)}</th>' for head in heads
+    )
     return (
         f'<div class="wide"><table><thead><tr>{top}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
