@@ -432,6 +432,30 @@ def test_protect_draws_anew_unless_seeded(place: Place, run: Run, tmp_path: Path
     assert protected("--seed", 3) == protected("--seed", 3) != protected("--seed", 4)
 
 
+def test_protect_with_a_secret_gives_a_photo_one_image(
+    place: Place, run: Run, tmp_path: Path
+) -> None:
+    face = place.faces / "p0" / "0.png"
+    secrets = [tmp_path / "one", tmp_path / "two"]
+    for number, secret in enumerate(secrets):
+        secret.write_bytes(bytes([number]) * 32)
+
+    def protected(*flags: object) -> bytes:
+        said = run(
+            "protect", face, "--out", tmp_path / "o", "--checkpoint", place.stage1, *flags, "--json"
+        )
+        assert said.code == 0, said.err
+        return Path(json.loads(said.out)["written"][0]["output"]).read_bytes()
+
+    first = protected("--secret-file", secrets[0])
+    assert first == protected("--secret-file", secrets[0])
+    assert first != protected("--secret-file", secrets[1])
+    rest = ("--out", tmp_path / "o", "--checkpoint", place.stage1, "--secret-file")
+    assert "expected one" in run("protect", face, *rest, secrets[0], "--seed", 3).line
+    (tmp_path / "short").write_bytes(b"abc")
+    assert "short: secret of 3 bytes" in run("protect", face, *rest, tmp_path / "short").line
+
+
 def test_protect_never_replaces_its_input(place: Place, run: Run, tmp_path: Path) -> None:
     face = tmp_path / "me.png"
     shutil.copy(place.faces / "p0" / "0.png", face)

@@ -14,6 +14,9 @@ SRC = Path(__file__).resolve().parents[1] / "src"
 PACKAGE = SRC / "minusface"
 
 SERVER_SIDE = ("recognize", "index", "serve")
+# What the product is made of; attackers and other protections look at it and are never part of it.
+PRODUCT = ("faces", "protect", "recognize", "index", "data", "train", "evaluate", "export", "serve")
+BESIDE = ("minusface.audit", "minusface.peers")
 CLIENT_SIDE = ("minusface.faces", "minusface.protect")
 CORE = ("protect", "recognize", "train", "evaluate", "data")
 CORE_DEPENDENCIES = {
@@ -136,6 +139,22 @@ def test_the_server_side_never_meets_a_photo(module: str) -> None:
         assert name.split(".")[0] != "importlib", module
 
 
+@pytest.mark.parametrize("module", modules_of(*PRODUCT))
+def test_the_product_knows_nothing_of_its_attackers(module: str) -> None:
+    came_from = reached(module)
+    for name in came_from:
+        assert not name.startswith(BESIDE), chain(came_from, name)
+
+
+def test_protections_do_not_know_who_attacks_them() -> None:
+    for module in modules_of("peers"):
+        came_from = reached(module)
+        for name in came_from:
+            assert not name.startswith("minusface.audit"), chain(came_from, name)
+        # Nor do they judge themselves.
+        assert not any(name.startswith("minusface.evaluate") for name in came_from), module
+
+
 def test_nor_when_it_is_imported() -> None:
     packages = [p for p in SERVER_SIDE if f"minusface.{p}" in MODULES]
     loads = "; ".join(f"import minusface.{package}" for package in packages)
@@ -156,7 +175,7 @@ def test_the_loop_knows_nothing_of_faces() -> None:
 TOP_LEVEL = [module for module, path in MODULES.items() if path.parent == PACKAGE]
 
 
-@pytest.mark.parametrize("module", [*modules_of(*CORE), *TOP_LEVEL])
+@pytest.mark.parametrize("module", [*modules_of(*CORE, "audit", "peers"), *TOP_LEVEL])
 def test_the_core_needs_the_core_dependencies_only(module: str) -> None:
     tops = {name.split(".")[0] for name in imports(module, nested=False)}
     foreign = tops - CORE_DEPENDENCIES - sys.stdlib_module_names

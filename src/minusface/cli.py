@@ -45,6 +45,7 @@ VERBS = {
     "export": Verb(
         "export:export", "a checkpoint to ONNX: a client's half and a server's", ("checkpoint",)
     ),
+    "audit": Verb("audit:audit", "what leaks anyway: attackers, controls, a report"),
     "data": Verb("data:data", "inspect, convert, align and split face datasets"),
     "import-tface": Verb(
         "tface:import_tface",

@@ -30,3 +30,24 @@ def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     ) as progress:
         task = progress.add_task(what, total=total)
         yield lambda some: progress.advance(task, some)
+
+
+@contextmanager
+def noted_bar(what: str) -> Iterator[Callable[[float, str], None]]:
+    """A bar on stderr that also says what is being done; gives a function of the part done and a note."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task(what, total=1.0, note="")
+        yield lambda part, note: progress.update(task, completed=part, note=note)

@@ -15,40 +15,50 @@ def protect(
     out: str,
     checkpoint: str | None = None,
     seed: int | None = None,
+    secret_file: str | None = None,
     all_faces: bool = False,
     json: bool = False,
 ) -> int:
     """Turn photos or crops into protected images, one lossless PNG each.
 
     Images of exactly the model's size (112x112) are taken as aligned crops, others are searched for the
-    largest, most central face. Each is shuffled anew from the operating system's entropy; the permutation
-    is not kept. Inputs that fail are listed on stderr; the others are written, and the exit code is 2.
+    largest, most central face. Each is shuffled anew from the operating system's entropy, or with
+    --secret-file in an order that the secret and the crop decide; the permutation is not kept. Inputs that
+    fail are listed on stderr; the others are written, and the exit code is 2.
 
     Args:
         inputs: photos, crops or folders of them.
         out: folder for the PNGs, named as their inputs; a second of a name becomes NAME_2.
         checkpoint: a stage-1 or stage-2 checkpoint or run folder; by default the packaged weights.
         seed: draw permutations from this seed and the output's name: for experiments, not for protection.
+        secret_file: derive each permutation from this file's secret (16 bytes or more) and the crop: a photo
+            sent often then always gives the same image, so that nothing can be averaged; but anybody sees
+            which images are of one photo. Keep the file on the client.
         all_faces: protect every face of a photo, as NAME_face1 and so on.
         json: print what was written, and what failed, as JSON.
     """
     import json as jsons
     import sys
 
+    from minusface.errors import MinusfaceError
     from minusface.memory import keep_freed_memory
     from minusface.progress import bar
     from minusface.protect import Protector
+    from minusface.protect.secret import read_secret
     from minusface.weights import resolve
 
     keep_freed_memory()
     protector = Protector.load(resolve(checkpoint))
     files, failed = _files(inputs)
+    if seed is not None and secret_file is not None:
+        raise MinusfaceError("--seed and --secret-file: both decide the permutation, expected one")
+    secret = None if secret_file is None else read_secret(secret_file)
     if seed is not None:
         print(
             "minusface: warning: --seed makes permutations repeatable: for experiments only",
             file=sys.stderr,
         )
-    run = _Run(protector, Path(out), seed, all_faces, files)
+    run = _Run(protector, Path(out), seed, secret, all_faces, files)
     with bar("protecting", len(files)) as advance:
         for file in files:
             failed += run.protect(file)
@@ -87,9 +97,16 @@ class _Run:
     """Protecting one file after the other, each output under a name of its own."""
 
     def __init__(
-        self, protector: Protector, out: Path, seed: int | None, all_faces: bool, files: list[Path]
+        self,
+        protector: Protector,
+        out: Path,
+        seed: int | None,
+        secret: bytes | None,
+        all_faces: bool,
+        files: list[Path],
     ) -> None:
         self.protector, self.out, self.seed, self.all_faces = protector, out, seed, all_faces
+        self.secret = secret
         self.written: list[dict[str, str]] = []
         # An output never replaces an input: `minusface protect me.png --out .` keeps the photo.
         self.taken = {str(file.resolve()).casefold() for file in files}
@@ -119,11 +136,16 @@ class _Run:
         import torch
 
         from minusface.protect import permutation_of_key
+        from minusface.protect.secret import permutation_from_secret
         from minusface.types import FaceCrop
 
         order = None
-        if self.seed is not None:
-            copies, channels = self.protector.n_duplicate, self.protector.codec.channels
+        copies, channels = self.protector.n_duplicate, self.protector.codec.channels
+        if self.secret is not None:
+            order = permutation_from_secret(
+                self.secret, FaceCrop.from_uint8(crop), channels, copies
+            )
+        elif self.seed is not None:
             orders = [
                 permutation_of_key([f"{name}#{i}"], channels, self.seed) for i in range(copies)
             ]

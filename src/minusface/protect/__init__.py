@@ -3,6 +3,7 @@
 from minusface.protect.codec import Codec, DCTCodec, DWTCodec, RawCodec, build_codec
 from minusface.protect.generator import UNet, build_generator, rename_reference
 from minusface.protect.protector import Protector, Residue
+from minusface.protect.secret import permutation_from_secret
 from minusface.protect.shuffle import (
     draw_mask,
     draw_permutation,
@@ -23,6 +24,7 @@ __all__ = [
     "draw_mask",
     "draw_permutation",
     "draw_permutation_from_entropy",
+    "permutation_from_secret",
     "permutation_of_key",
     "rename_reference",
 ]

@@ -1,0 +1,117 @@
+"""What one attack on one protection came to, as it is kept on disk and reported."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from minusface.audit.attack import Point, Trained
+from minusface.files import write_atomically
+
+Measures = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An attack's outcome; parts of one are from 0 to 1, PSNR is in dB."""
+
+    attack: str
+    """``recovery``, ``linkage`` ..."""
+    target: str
+    """The protection's name."""
+    needs: str
+    """The attacker's access, in words."""
+    measures: Measures
+    variant: str = ""
+    """What sets it apart from the attack's other findings on this target."""
+    control: str = ""
+    """``must succeed``, ``blind guess``: what this finding is there to show; empty for an attack proper."""
+    failed: str = ""
+    """Why a control failed; then the attack's other numbers prove nothing."""
+    notes: tuple[str, ...] = ()
+    points: tuple[Point, ...] = ()
+    """Loss on the validation split against budget."""
+    stopped: str = ""
+    steps: int = 0
+    still_improving: bool = False
+    seconds: float = 0.0
+    picture: str = ""
+    """File with faces side by side, relative to the report."""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """``recovery, fixed permutation``."""
+        return f"{self.attack}, {self.variant}" if self.variant else self.attack
+
+    def learned(self, trained: Trained | None) -> Finding:
+        """With how its learning went."""
+        if trained is None:
+            return self
+        note = (
+            ("still improving when the budget ended: a lower bound",)
+            if trained.still_improving
+            else ()
+        )
+        return replace(
+            self,
+            points=trained.points,
+            stopped=trained.stopped,
+            steps=trained.steps,
+            still_improving=trained.still_improving,
+            seconds=trained.seconds,
+            notes=(*self.notes, *note),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        raw = asdict(self)
+        raw["measures"] = {k: _finite(v) for k, v in self.measures.items()}
+        return raw
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Finding:
+        """What :meth:`as_json` gave."""
+        points = tuple(Point(**point) for point in raw["points"])
+        return cls(**{**raw, "points": points, "notes": tuple(raw["notes"])})
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def keep(path: Path, findings: list[Finding]) -> None:
+    """Write findings, so that a stopped audit need not make them again."""
+    data = json.dumps([finding.as_json() for finding in findings], indent=1)
+    write_atomically(path, data.encode())
+
+
+def kept(path: Path) -> list[Finding] | None:
+    """Findings that were kept; None where there are none, or a damaged file."""
+    if not path.is_file():
+        return None
+    try:
+        return [Finding.from_json(raw) for raw in json.loads(path.read_bytes())]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def best_of(findings: list[Finding], measure: str) -> Finding | None:
+    """The finding in which an attacker got most, where greater means more."""
+    told = [f for f in findings if f.measures.get(measure) is not None and not f.control]
+    return max(told, key=lambda f: f.measures[measure] or 0.0) if told else None
+
+
+def find(findings: list[Finding], attack: str, target: str, variant: str = "") -> Finding | None:
+    """One finding."""
+    for one in findings:
+        if (one.attack, one.target, one.variant) == (attack, target, variant):
+            return one
+    return None
+
+
+__all__ = ["Finding", "Measures", "best_of", "find", "keep", "kept"]

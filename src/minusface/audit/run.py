@@ -1,0 +1,163 @@
+"""An audit from its settings to report.json and report.html."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from minusface.audit.access import Target
+from minusface.audit.attributes import Labelled, drawn_attributes, labelled_attribute
+from minusface.audit.bench import Bench
+from minusface.audit.budget import Budget
+from minusface.audit.html import report
+from minusface.audit.measures import Judge, Lpips
+from minusface.audit.plan import (
+    Audit,
+    Job,
+    attribute_jobs,
+    check_size,
+    chosen,
+    conclude,
+    peers_of,
+    plan,
+    run_jobs,
+)
+from minusface.audit.ruler import Ruler, load_ruler, train_ruler
+from minusface.audit.scene import Scene, open_scene
+from minusface.checkpoint import load_card
+from minusface.demo.record import commit
+from minusface.files import write_atomically
+from minusface.peers.base import Unprotected
+from minusface.peers.minusface import MinusFace
+from minusface.recognize import Recognizer
+
+JSON, HTML = "report.json", "report.html"
+Show = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an audit is asked to do; see ``minusface audit --help``."""
+
+    checkpoint: Path
+    data: str
+    out: Path
+    budget: Budget
+    peers: Sequence[str] = ("pixelation", "blur")
+    people: str | None = None
+    pairs: str | None = None
+    recognizer: str | None = None
+    lpips: str | None = None
+    attributes: str | None = None
+    attacks: Sequence[str] | None = None
+    seed: int = 0
+    device: str = "cpu"
+    precision: str = "float32"
+
+
+def run_audit(options: Options, show: Show = lambda part, note: None) -> Audit:
+    """Run what has not run yet, and write the report.
+
+    Args:
+        options: see there.
+        show: told the part of the jobs done, and what is being done.
+
+    Raises:
+        MinusfaceError: no protector in the checkpoint, bad data, a full disk.
+    """
+    wanted = chosen(options.attacks)
+    device = torch.device(options.device)
+    own = MinusFace.load(options.checkpoint, device)
+    size = own.protector.codec_config.size
+    check_size(size, str(options.checkpoint))
+    lpips = None if options.lpips is None else Lpips(options.lpips)
+    peers = peers_of(options.peers)
+    main = Target(own, _recognizer(options.checkpoint, device))
+    scene = open_scene(
+        options.data,
+        size,
+        train_images=options.budget.train_images,
+        validation_images=options.budget.validation_images,
+        pairs=options.budget.pairs,
+        seed=options.seed,
+        people=options.people,
+        pairs_file=options.pairs,
+    )
+    ruler = _ruler(options, scene, size, device, show)
+    judge = Judge(scene, ruler, lpips, options.budget.similar)
+    bench = Bench(
+        scene, ruler, judge, options.budget, options.out, options.seed, device, options.precision
+    )
+    jobs = [job for job in plan(bench, main, peers) if job.attack in wanted]
+    if "attributes" in wanted:
+        photos, where = _attributes(options, scene, size)
+        everybody = [Target(Unprotected()), *(Target(peer) for peer in peers), main]
+        jobs += attribute_jobs(bench, everybody, photos, where)
+    findings = run_jobs(jobs, bench, _counting(bench, len(jobs), show))
+    about = {
+        "checkpoint": str(options.checkpoint),
+        "peers": ", ".join(options.peers) or "none",
+        "commit": commit() or "not in a git repository",
+    }
+    audit = conclude(bench, main, peers, findings, about)
+    write(audit, main.name, options.out)
+    return audit
+
+
+def write(audit: Audit, target: str, out: Path) -> None:
+    """report.json and report.html."""
+    write_atomically(out / JSON, (json.dumps(audit.as_json(), indent=1) + "\n").encode())
+    write_atomically(out / HTML, report(audit, target, out).encode())
+
+
+def _counting(bench: Bench, jobs: int, show: Show) -> Callable[[int, Job], None]:
+    """Tells ``show`` how far all jobs are, while each tells how far it is."""
+
+    def begin(number: int, job: Job) -> None:
+        show(number / jobs, f"{job.attack}: {job.name}")
+        bench.show = lambda part, note: show((number + part) / jobs, note)
+
+    return begin
+
+
+def _recognizer(checkpoint: Path, device: torch.device) -> Recognizer | None:
+    """The service's, where the checkpoint holds one of protected images."""
+    spec = load_card(checkpoint).model.get("recognizer")
+    if not spec or spec.get("kind") != "protected":
+        return None
+    return Recognizer.load(checkpoint).to(device).requires_grad_(False)
+
+
+def _ruler(options: Options, scene: Scene, size: int, device: torch.device, show: Show) -> Ruler:
+    if options.recognizer is not None:
+        return load_ruler(options.recognizer, device)
+    return train_ruler(
+        scene,
+        options.budget.ruler,
+        options.out
+        / "state"
+        / f"recogniser-{scene.fingerprint[:12]}-{options.seed}-{options.budget.name}",
+        size=size,
+        seed=options.seed,
+        device=device,
+        precision=options.precision,
+        progress=lambda part: show(0.0, f"training an independent recogniser, {100 * part:.0f} %"),
+    )
+
+
+def _attributes(options: Options, scene: Scene, size: int) -> tuple[dict[str, Labelled], str]:
+    """Labelled photos, and what they are."""
+    if options.attributes is not None:
+        name = Path(options.attributes).stem
+        return {
+            name: labelled_attribute(options.attributes, scene)
+        }, f"labels of {options.attributes}"
+    drawn = drawn_attributes(options.budget.attribute_images, size, options.seed)
+    return drawn, "drawn faces, as no label file was given (--attributes FILE)"
+
+
+__all__ = ["HTML", "JSON", "Options", "run_audit", "write"]

@@ -1,0 +1,257 @@
+"""What a protection protects and what it does not, in sentences made from the numbers by fixed rules.
+
+No sentence is written by hand for a result: each rule looks at measures and their controls, and says what
+they show. Where a control failed, it says so and draws no conclusion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from minusface.audit.finding import Finding, find
+
+# Where a rate counts as far above chance, as part of the way from the blind guess to the photo itself.
+LITTLE, MUCH = 0.15, 0.5
+SECRET_D = 0.1  # D_sys below which services are told apart from chance hardly at all
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One sentence of the verdict."""
+
+    kind: str
+    """``yes`` protected, ``no`` not protected, ``partly``, ``unknown``."""
+    text: str
+
+
+def verdict(findings: list[Finding], target: str) -> list[Statement]:
+    """All rules that have numbers to look at, in the report's order."""
+    rules = (_viewing, _recovery, _fixed, _averaging, _linkage, _unlinkability, _attributes)
+    said: list[Statement] = []
+    for rule in rules:
+        said += rule(findings, target)
+    return said
+
+
+def part_of_the_way(value: float, blind: float, plain: float) -> float:
+    """Where a measure lies between the blind guess (0) and the photo itself (1)."""
+    return (value - blind) / (plain - blind) if abs(plain - blind) > 1e-9 else 0.0
+
+
+def _value(finding: Finding | None, measure: str) -> float | None:
+    return None if finding is None else finding.measures.get(measure)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %"
+
+
+def _judged(part: float) -> str:
+    return "yes" if part < LITTLE else "partly" if part < MUCH else "no"
+
+
+def _viewing(findings: list[Finding], target: str) -> list[Statement]:
+    own, plain = find(findings, "viewing", target), find(findings, "viewing", "unprotected")
+    if own is None:
+        return []
+    ssim = own.measures["ssim"]
+    same, other = _value(own, "contours"), _value(own, "contours of others")
+    said = []
+    if same is not None and other is not None:
+        said.append(
+            Statement(
+                _judged(part_of_the_way(same, other, 1.0)),
+                f"From an eye that follows outlines: edges of protected images correlate by {same:.2f} with "
+                f"the photo's, by {other:.2f} with another person's (the photo itself: 1.00).",
+            )
+        )
+    rate, stretched = _value(own, "faces found"), _value(own, "faces found, stretched")
+    if rate is None or stretched is None:
+        return [
+            Statement(
+                "unknown",
+                f"Viewing: SSIM to the photo {ssim:.2f}; no face detector was there to ask.",
+            )
+        ]
+    if plain is not None and plain.failed:
+        return [*said, Statement("unknown", f"Viewing: {plain.failed}; nothing can be concluded.")]
+    most = max(rate, stretched)
+    return [
+        *said,
+        Statement(
+            _judged(most),
+            f"From a face detector: it finds a face in {_percent(rate)} of protected images, in "
+            f"{_percent(stretched)} once their contrast is stretched; SSIM to the photo is {ssim:.2f}.",
+        ),
+    ]
+
+
+def _recovery(findings: list[Finding], target: str) -> list[Statement]:
+    own = find(findings, "recovery", target)
+    plain = find(findings, "recovery", "unprotected")
+    blind = find(findings, "recovery", "blind guess")
+    if own is None or plain is None or blind is None:
+        return []
+    if plain.failed:
+        return [Statement("unknown", f"Recovery: the control failed ({plain.failed}).")]
+    ssim, cosine, auc = (own.measures[name] or 0.0 for name in ("ssim", "cosine", "auc"))
+    pixels = part_of_the_way(ssim, blind.measures["ssim"] or 0.0, plain.measures["ssim"] or 0.0)
+    who = part_of_the_way(auc, 0.5, plain.measures["auc"] or 0.0)
+    lower = " It was still improving when its budget ended." if own.still_improving else ""
+    # An attack that was not done cannot show that something is protected.
+    least = "unknown" if own.still_improving else "yes"
+    looks, knows = _judged(pixels), _judged(who)
+    said = [
+        Statement(
+            least if looks == "yes" else looks,
+            f"From rebuilding the photo: a U-Net trained on queries reaches SSIM {ssim:.2f}, where a mean "
+            f"face has {blind.measures['ssim']:.2f} and the same network on the photo itself "
+            f"{plain.measures['ssim']:.2f}.{lower}",
+        ),
+        Statement(
+            least if knows == "yes" else knows,
+            f"Identity in the rebuilt face: an independent recogniser tells it from other people with AUC "
+            f"{auc:.2f} (chance 0.50, the photo {plain.measures['auc']:.2f}); cosine to the photo "
+            f"{cosine:.2f}.",
+        ),
+    ]
+    replay = _value(own, "replay at the service")
+    if replay is not None:
+        low, high = own.measures["mean face replayed"] or 0.0, own.measures["photo replayed"] or 0.0
+        said.append(
+            Statement(
+                _judged(part_of_the_way(replay, low, high)),
+                f"Replay: {_percent(replay)} of rebuilt faces, protected anew, pass for the person at the "
+                f"service's own threshold; the mean face passes in {_percent(low)}, the photo in "
+                f"{_percent(high)}.",
+            )
+        )
+    return said
+
+
+def _trusted(findings: list[Finding]) -> bool:
+    """Whether the recovery network works where it must; without a control nothing speaks against it."""
+    plain = find(findings, "recovery", "unprotected")
+    return plain is None or not plain.failed
+
+
+def _fixed(findings: list[Finding], target: str) -> list[Statement]:
+    own = find(findings, "recovery", target)
+    if own is None or not _trusted(findings):
+        return []
+    cases = (
+        (
+            f"{target}-fixed",
+            "fixed permutation",
+            "With one permutation for all images",
+            "never reuse one",
+        ),
+        (target, "permutation known", "With the permutations known", "never store or send one"),
+    )
+    said = []
+    for name, variant, words, advice in cases:
+        other = find(findings, "recovery", name, variant)
+        if other is None:
+            continue
+        a, b = own.measures["ssim"] or 0.0, other.measures["ssim"] or 0.0
+        c, d = own.measures["auc"] or 0.0, other.measures["auc"] or 0.0
+        gained = b > a + 0.02 or d > c + 0.04
+        said.append(
+            Statement(
+                "no" if gained else "partly",
+                f"{words} the same attack reaches SSIM {b:.2f} and AUC {d:.2f} in the place of {a:.2f} and "
+                f"{c:.2f}" + (f": {advice}." if gained else ": no gain at this budget."),
+            )
+        )
+    return said
+
+
+def _averaging(findings: list[Finding], target: str) -> list[Statement]:
+    found = [f for f in findings if f.attack == "averaging" and f.target == target]
+    if len(found) < 2 or not _trusted(findings):
+        return []
+    ordered = sorted(found, key=lambda f: int(f.extra["images"]))
+    first, last = ordered[0], ordered[-1]
+    a, b = first.measures["cosine"] or 0.0, last.measures["cosine"] or 0.0
+    gained = b > a + 0.05
+    end = (
+        "A permutation from a secret (minusface protect --secret-file) leaves nothing to average, and shows "
+        "which images are of one photo."
+        if gained
+        else "That is no gain at this budget."
+    )
+    return [
+        Statement(
+            "no" if gained else "partly",
+            f"Sending one photo {last.extra['images']} times, shuffled anew each time: what averaging "
+            f"rebuilds has cosine {b:.2f} to it and SSIM {last.measures['ssim']:.2f}; a single image gives "
+            f"{a:.2f} and {first.measures['ssim']:.2f}. {end}",
+        )
+    ]
+
+
+def _linkage(findings: list[Finding], target: str) -> list[Statement]:
+    found = [f for f in findings if f.attack == "linkage" and f.target == target]
+    plain = find(findings, "linkage", "unprotected")
+    if not found:
+        return []
+    if plain is not None and plain.failed:
+        return [Statement("unknown", f"Linkage: {plain.failed}.")]
+    best = max(found, key=lambda f: f.measures["auc"] or 0.0)
+    auc, accuracy, top = (best.measures[n] or 0.0 for n in ("auc", "accuracy", "top-1"))
+    reference = 1.0 if plain is None else plain.measures["auc"] or 1.0
+    gallery = best.extra.get("gallery", 0)
+    return [
+        Statement(
+            _judged(part_of_the_way(auc, 0.5, reference)),
+            f"Identity is kept by design: a student of {best.extra['photos']} queried photos tells which "
+            f"plain photo shows the person of a protected image: {_percent(accuracy)} of pairs right (chance "
+            f"50 %), the right one of {gallery} people first in {_percent(top)}. Protected images are "
+            "biometric data.",
+        )
+    ]
+
+
+def _unlinkability(findings: list[Finding], target: str) -> list[Statement]:
+    bare = find(findings, "unlinkability", target, "no keys")
+    keyed = find(findings, "unlinkability", target, "a key a service")
+    if bare is None or keyed is None:
+        return []
+    a, b = bare.measures["d_sys"] or 0.0, keyed.measures["d_sys"] or 0.0
+    said = [
+        Statement(
+            "yes" if a < SECRET_D else "no",
+            f"Two services that share a model can link their templates: D_sys {a:.2f} (0 unlinkable, 1 fully "
+            f"linkable). With a secret key a service it is {b:.2f}.",
+        )
+    ]
+    broken = [f for f in findings if f.attack == "unlinkability" and "known in both" in f.variant]
+    for one in broken:
+        c = one.measures["d_sys"] or 0.0
+        said.append(
+            Statement(
+                "no" if c > SECRET_D else "yes",
+                f"Template keys against somebody who is, or knows, people enrolled in both services: D_sys "
+                f"{c:.2f} ({one.variant}).",
+            )
+        )
+    return said
+
+
+def _attributes(findings: list[Finding], target: str) -> list[Statement]:
+    said = []
+    for own in [f for f in findings if f.attack == "attributes" and f.target == target]:
+        plain = find(findings, "attributes", "unprotected", own.variant)
+        if plain is None or plain.failed:
+            why = plain.failed if plain is not None else "there is no control"
+            said.append(Statement("unknown", f"Attribute {own.variant}: {why}."))
+            continue
+        a, b = own.measures["balanced accuracy"] or 0.5, plain.measures["balanced accuracy"] or 0.5
+        said.append(
+            Statement(
+                _judged(part_of_the_way(a, 0.5, b)),
+                f"Attribute {own.variant}: told right in {_percent(a)} of protected images, in {_percent(b)} "
+                "of photos (chance 50 %).",
+            )
+        )
+    return said

@@ -1,0 +1,95 @@
+"""How attackers learn: budgets, early stopping, going on, the same numbers for the same seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from minusface.audit.access import Access, Target
+from minusface.audit.attack import Fit, Trained, fit_attacker
+from minusface.errors import MinusfaceError
+from minusface.peers.base import Unprotected
+
+
+def learn(
+    budget: Fit, folder: Path | None = None, seed: int = 0, stop_at: int | None = None
+) -> tuple[nn.Linear, Trained]:
+    """Fit y = 2 x."""
+    torch.manual_seed(5)
+    module = nn.Linear(1, 1)
+    held = torch.linspace(-1, 1, 9)[:, None]
+
+    def loss(step: int, random: torch.Generator) -> Tensor:
+        if stop_at is not None and step == stop_at:
+            raise KeyboardInterrupt
+        x = torch.randn(budget.batch_size, 1, generator=random)
+        return (module(x) - 2 * x).square().mean()
+
+    def validate() -> float:
+        return float((module(held) - 2 * held).square().mean())
+
+    return module, fit_attacker(module, loss, validate, budget, seed=seed, folder=folder)
+
+
+def test_it_learns_and_keeps_the_best() -> None:
+    module, trained = learn(Fit(steps=400, lr=0.05, validate_every=20, patience=99))
+    assert trained.points[-1].loss < 1e-3
+    assert abs(float(module.weight.detach()) - 2) < 0.05
+    assert trained.images == 400 * 16
+    assert trained.stopped == "budget"
+
+
+def test_still_improving_is_noted_and_patience_ends() -> None:
+    assert learn(Fit(steps=20, lr=0.01, validate_every=5))[1].still_improving
+    done = learn(Fit(steps=5000, lr=0.1, validate_every=5, patience=3))[1]
+    assert done.stopped == "no gain"
+    assert done.steps < 5000
+    assert not done.still_improving
+
+
+def test_a_stopped_attack_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+    budget = Fit(steps=40, validate_every=10)
+    module, whole = learn(budget)
+    with pytest.raises(KeyboardInterrupt):
+        learn(budget, tmp_path / "a", stop_at=25)
+    again, resumed = learn(budget, tmp_path / "a")
+    assert [p.loss for p in resumed.points] == [p.loss for p in whole.points]
+    assert torch.equal(module.weight, again.weight)
+    # A finished one is only read.
+    last, read = learn(budget, tmp_path / "a", stop_at=0)
+    assert read.points == resumed.points
+    assert torch.equal(last.weight, again.weight)
+
+
+def test_seeds_decide() -> None:
+    budget = Fit(steps=20, validate_every=10)
+    first, second, other = (learn(budget, seed=seed)[0].weight for seed in (1, 1, 2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+def test_seconds_end_it() -> None:
+    trained = learn(Fit(steps=10**6, seconds=0.2, validate_every=10**6))[1]
+    assert trained.stopped == "seconds"
+
+
+def test_a_loss_that_is_not_finite_is_one_line() -> None:
+    module = nn.Linear(1, 1)
+    with pytest.raises(MinusfaceError, match="loss is nan at step 1"):
+        fit_attacker(
+            module, lambda step, random: module.weight.sum() * float("nan"), lambda: 0.0, Fit(5)
+        )
+    with pytest.raises(MinusfaceError, match="steps 0"):
+        Fit(0)
+
+
+def test_access_is_declared_and_refused() -> None:
+    target = Target(Unprotected())
+    target.admit("recovery", Access.IMAGES | Access.QUERY)
+    with pytest.raises(MinusfaceError, match="knows each image's permutation"):
+        target.admit("known permutation", Access.QUERY | Access.PERMUTATIONS)
+    with pytest.raises(MinusfaceError, match="holds the recogniser"):
+        target.admit("templates", Access.RECOGNIZER)

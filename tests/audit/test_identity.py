@@ -1,0 +1,136 @@
+"""Linkage, attributes, inversion: what leaks beside the picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from minusface.audit.access import Target
+from minusface.audit.attributes import (
+    balanced,
+    drawn_attributes,
+    labelled_attribute,
+    run_attribute,
+)
+from minusface.audit.bench import Bench
+from minusface.audit.inversion import run_inversion, sinkhorn
+from minusface.audit.linkage import run_linkage, run_plain, top1
+from minusface.audit.measures import Judge, Lpips
+from minusface.audit.scene import Scene
+from minusface.audit.viewing import run_viewing
+from minusface.errors import MinusfaceError
+from minusface.evaluate import Pair, PairList
+from minusface.peers import MinusFace, Pixelation, Unprotected
+from tests.audit.conftest import colours_ruler
+
+
+def test_the_student_beats_chance_on_what_must_leak(bench: Bench) -> None:
+    found = run_linkage(bench, Target(Pixelation(4)))[0]
+    assert found.measures["auc"] > 0.65  # type: ignore[operator]
+    assert found.measures["accuracy"] > 0.58  # type: ignore[operator]
+    assert found.measures["top-1"] > 1 / found.extra["gallery"]  # type: ignore[operator]
+
+
+def test_controls_of_the_linkage(bench: Bench, scene: Scene) -> None:
+    plain, blind = run_plain(bench)
+    assert not plain.failed
+    assert plain.measures["auc"] > 0.8  # type: ignore[operator]
+    assert abs((blind.measures["auc"] or 0) - 0.5) < 0.2
+    bench.judge.plain = torch.nn.functional.normalize(torch.randn(bench.judge.plain.shape), dim=1)
+    assert "cannot judge identity" in run_plain(bench)[0].failed
+
+
+def test_top1_by_hand() -> None:
+    pairs = PairList.from_pairs(
+        [Pair("a1", "a2", True), Pair("b1", "b2", True), Pair("a1", "b1", False), Pair("a2", "b2", False)]
+    )  # fmt: skip
+    places = {key: n for n, key in enumerate(pairs.keys)}
+    people = np.array([{"a": 0, "b": 1}[key[0]] for key in pairs.keys])
+    gallery = torch.zeros(4, 2)
+    gallery[places["a2"], 0] = gallery[places["b2"], 1] = 1
+    probes = torch.zeros(4, 2)
+    probes[places["a1"], 0] = probes[places["b1"], 0] = 1
+    assert top1(probes, gallery, people, pairs) == 0.5
+
+
+def test_attributes_leak_from_photos(bench: Bench) -> None:
+    photos = drawn_attributes(120, 32, 0)
+    assert set(photos) == {"glasses", "light from the right"}
+    for learn, tried in photos.values():
+        assert learn.labels.mean() == 0.5
+        assert len(tried) >= 20
+        assert not set(learn.keys) & set(tried.keys)
+    light = photos["light from the right"]
+    found = run_attribute(bench, Target(Unprotected()), "light", light, "drawn faces")[0]
+    assert found.control == "must succeed"
+    assert found.measures["balanced accuracy"] > 0.65  # type: ignore[operator]
+    assert not found.failed
+    said = torch.tensor([True, True, False, False])
+    assert balanced(said, torch.tensor([True, False, False, False])) == pytest.approx(5 / 6)
+
+
+def test_labels_from_a_file(scene: Scene, tmp_path: Path) -> None:
+    file = tmp_path / "beard.tsv"
+    keys = [*scene.train.keys[:20], *scene.test.keys[:20]]
+    file.write_text("".join(f"{key}\t{n % 2}\n" for n, key in enumerate(keys)), encoding="utf-8")
+    learn, tried = labelled_attribute(file, scene)
+    assert (len(learn), len(tried)) == (20, 20)
+    assert learn.labels.tolist() == [0, 1] * 10
+    file.write_text("a 1\n", encoding="utf-8")
+    with pytest.raises(MinusfaceError, match="line 1: expected key"):
+        labelled_attribute(file, scene)
+    file.write_text("a\t1\n", encoding="utf-8")
+    with pytest.raises(MinusfaceError, match="expected 4 or more of each kind"):
+        labelled_attribute(file, scene)
+
+
+def test_sinkhorn_is_doubly_stochastic() -> None:
+    found = sinkhorn(torch.randn(6, 6, generator=torch.Generator().manual_seed(0)), 60)
+    assert torch.allclose(found.sum(0), torch.ones(6), atol=1e-4)
+    assert torch.allclose(found.sum(1), torch.ones(6), atol=1e-4)
+    order = torch.tensor([2, 0, 1])
+    sharp = sinkhorn(torch.eye(3)[order] * 50)
+    assert torch.equal(sharp.argmax(1), order)
+
+
+def test_inversion_uses_a_permutation_that_it_knows(bench: Bench, minusface: MinusFace) -> None:
+    searched, known, blind = run_inversion(bench, Target(minusface))
+    assert known.measures["psnr"] > blind.measures["psnr"]  # type: ignore[operator]
+    assert searched.measures["psnr"] is not None
+    assert "generator" in searched.needs
+    with pytest.raises(MinusfaceError, match="generator"):
+        run_inversion(bench, Target(Pixelation()))
+
+
+def test_viewing(bench: Bench) -> None:
+    plain = run_viewing(bench, Target(Unprotected()))[0]
+    assert plain.measures["ssim"] == pytest.approx(1, abs=1e-4)
+    squares = run_viewing(bench, Target(Pixelation(8)))[0]
+    assert squares.measures["ssim"] < 0.9  # type: ignore[operator]
+    assert plain.measures["contours"] > 0.9  # type: ignore[operator]
+    assert plain.measures["contours"] > squares.measures["contours"]  # type: ignore[operator]
+    assert plain.measures["contours of others"] < 0.8  # type: ignore[operator]
+
+
+def test_the_judge_knows_the_photo_itself(scene: Scene, tmp_path: Path) -> None:
+    class Distance(torch.nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return (a - b).abs().mean((1, 2, 3))
+
+    path = tmp_path / "distance.pt"
+    torch.jit.script(Distance()).save(str(path))
+    judge = Judge(scene, colours_ruler(), Lpips(path), similar=10)
+    found = judge.recovered((scene.test.crops() + 1) / 2)
+    assert found["ssim"] == pytest.approx(1, abs=1e-4)
+    assert found["cosine"] == pytest.approx(1, abs=1e-4)
+    assert found["lpips"] == pytest.approx(0, abs=1e-6)
+    assert found["psnr"] == 99
+    assert found["replay"] == pytest.approx(judge.passing)
+    (tmp_path / "bad.pt").write_bytes(b"no model")
+    with pytest.raises(MinusfaceError, match="not a TorchScript"):
+        Lpips(tmp_path / "bad.pt")
+    with pytest.raises(MinusfaceError, match="no such file"):
+        Lpips(tmp_path / "none.onnx")

@@ -1,0 +1,120 @@
+"""The recovery works where it must, and the controls say so where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from minusface.audit.access import Target
+from minusface.audit.averaging import run_averaging, run_secret
+from minusface.audit.bench import Bench, Pool, protect_all
+from minusface.audit.plan import plan
+from minusface.audit.recovery import Recovery, run_blind, run_fixed, run_recovery, run_residue
+from minusface.errors import MinusfaceError
+from minusface.peers import MinusFace, Pixelation, Unprotected
+from tests.audit.conftest import TINY
+
+Make = Callable[..., Bench]
+
+
+def test_it_recovers_pixelation_far_better_than_the_blind_guess(bench: Bench) -> None:
+    blind = run_blind(bench)[0]
+    found = run_recovery(bench, Target(Pixelation(4)))[0]
+    assert blind.control == "blind guess"
+    assert found.measures["psnr"] > blind.measures["psnr"] + 3  # type: ignore[operator]
+    assert found.measures["ssim"] > blind.measures["ssim"] + 0.1  # type: ignore[operator]
+    assert found.measures["auc"] > 0.7 > 0.6 > blind.measures["auc"]  # type: ignore[operator]
+    assert "replay at the service" not in found.measures
+    assert (bench.out / found.picture).is_file()
+
+
+def test_a_fixed_permutation_is_broken_better_than_random_ones(
+    bench: Bench, minusface: MinusFace
+) -> None:
+    drawn = run_recovery(bench, Target(minusface))[0].measures
+    fixed, elsewhere = run_fixed(
+        bench, Target(minusface.choosing("fixed", 1)), Target(minusface.choosing("fixed", 2))
+    )
+    assert fixed.measures["psnr"] > drawn["psnr"] + 0.5  # type: ignore[operator]
+    # What it learned of one permutation is worth little under another.
+    assert fixed.measures["psnr"] > elsewhere.measures["psnr"] + 0.5  # type: ignore[operator]
+
+
+def test_a_known_permutation_helps(bench: Bench, minusface: MinusFace) -> None:
+    short = replace(bench.budget, recovery=replace(TINY.recovery, steps=60, validate_every=30))
+    bench.budget = short
+    without = run_recovery(bench, Target(minusface))[0]
+    known = run_recovery(bench, Target(minusface), "permutation known")[0]
+    assert known.measures["psnr"] > without.measures["psnr"]  # type: ignore[operator]
+    assert "knows each image's permutation" in known.needs
+
+
+def test_other_variants_run(bench: Bench, minusface: MinusFace) -> None:
+    bench.budget = replace(bench.budget, recovery=replace(TINY.recovery, steps=6, validate_every=3))
+    again = run_recovery(bench, Target(minusface), "re-encoded")[0]
+    assert again.still_improving or again.stopped == "budget"
+    residue = run_residue(bench, Target(minusface))[0]
+    assert residue.measures["explained"] < 1  # type: ignore[operator]
+    with pytest.raises(MinusfaceError, match="knows each image's permutation"):
+        Recovery(bench, "permutation known").fit(Target(Unprotected()))
+    with pytest.raises(MinusfaceError, match="variant"):
+        Recovery(bench, "nonsense")  # type: ignore[arg-type]
+
+
+def test_a_control_that_fails_says_so(bench: Bench, minusface: MinusFace) -> None:
+    bench.budget = replace(bench.budget, recovery=replace(TINY.recovery, steps=1, lr=1e-6))
+    jobs = plan(bench, Target(minusface), [])
+    control = next(j for j in jobs if j.attack == "recovery" and j.name == "unprotected")
+    found = control.run()[0]
+    assert found.control == "must succeed"
+    assert "too weak" in found.failed
+    assert found.still_improving
+
+
+def test_the_same_seed_gives_the_same_numbers(
+    make_bench: Make, minusface: MinusFace, tmp_path: Path
+) -> None:
+    budget = replace(TINY, recovery=replace(TINY.recovery, steps=4, validate_every=2))
+    found = [
+        run_recovery(make_bench(budget, seed, tmp_path / str(n)), Target(minusface))[0].measures
+        for n, seed in enumerate((0, 0, 1))
+    ]
+    assert found[0] == found[1]
+    assert found[0] != found[2]
+
+
+def test_permutations_are_redrawn_every_epoch(bench: Bench, minusface: MinusFace) -> None:
+    photos = bench.scene.train.some(range(4))
+    for views in (2, None):
+        pool = Pool(Target(minusface), photos, views, 0, torch.device("cpu"))
+        random = torch.Generator().manual_seed(0)
+        first, second = pool.batch(0, 4, random)[0], pool.batch(1, 4, random)[0]
+        places = [pool.places(step, 4)[0] for step in (0, 1)]
+        assert sorted(places[0].tolist()) == sorted(places[1].tolist()) == [0, 1, 2, 3]
+        assert first.permutation is not None
+        assert second.permutation is not None
+        a, b = first.permutation[places[0].argsort()], second.permutation[places[1].argsort()]
+        assert not (a == b).all(-1).any()
+
+
+def test_averaging_and_what_a_secret_changes(bench: Bench, minusface: MinusFace) -> None:
+    found = run_averaging(bench, Target(minusface), (1, 16))
+    assert [one.extra["images"] for one in found] == [1, 16]
+    assert found[1].points
+    secret = Target(minusface.choosing("secret", secret=b"s" * 32))
+    drawn, derived = run_secret(bench, Target(minusface), secret)
+    assert drawn.measures["equal photos recognised"] == 0
+    assert derived.measures["equal photos recognised"] == 1
+
+
+def test_tests_of_two_fixed_permutations_differ(bench: Bench, minusface: MinusFace) -> None:
+    one, two = (bench.tests(Target(minusface.choosing("fixed", n))) for n in (1, 2))
+    assert not torch.equal(one.protected, two.protected)
+    again = protect_all(
+        Target(minusface), bench.scene.test, torch.Generator().manual_seed(0), bench.device
+    )
+    assert again.protected.shape == one.protected.shape

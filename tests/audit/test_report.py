@@ -1,0 +1,201 @@
+"""The command, its report, and what it makes of failure."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from minusface import checkpoint
+from minusface.audit import budget as budgets
+from minusface.audit import plan as plans
+from minusface.audit.attack import Fit
+from minusface.audit.curves import Line, chart
+from minusface.audit.finding import Finding, keep, kept
+from minusface.audit.run import Options, run_audit
+from minusface.audit.verdict import verdict
+from minusface.checkpoint import Card
+from minusface.cli import main
+from minusface.config import CodecConfig, GeneratorConfig, RecognizerConfig
+from minusface.protect import Protector
+from minusface.recognize import Recognizer
+from tests.audit.conftest import TINY
+
+SHORT = Fit(steps=2, batch_size=4, validate_every=1)
+SHORTEST = replace(
+    TINY,
+    train_images=30,
+    validation_images=6,
+    pairs=20,
+    views=1,
+    width=2,
+    recovery=SHORT,
+    averages=(1, 8),
+    averaging_images=8,
+    averaging_pairs=8,
+    averaging=SHORT,
+    linkage=SHORT,
+    linkage_images=(10, None),
+    ruler=SHORT,
+    similar=4,
+    detect=1,
+    inversion_steps=2,
+    attribute_images=24,
+    attributes=SHORT,
+    decoder=SHORT,
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stage-2 checkpoint, untrained, for crops of 32 pixels."""
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    protector = Protector(CodecConfig(size=32), GeneratorConfig(2))
+    recognizer = Recognizer(RecognizerConfig("ir_lite", 16, "standardized"), 3, 32, "protected")
+    tensors = {f"generator.{k}": v for k, v in protector.generator.state_dict().items()}
+    tensors |= {f"recognizer.{k}": v for k, v in recognizer.state_dict().items()}
+    spec = {**protector.spec(), "recognizer": recognizer.spec()}
+    checkpoint.save(folder, Card("stage2", spec), {"model": tensors})
+    return folder
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(budgets.BUDGETS, "small", SHORTEST)
+
+
+@pytest.mark.usefixtures("short")
+def test_the_command_writes_a_report_that_needs_nothing_beside_it(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    line = ["audit", "--checkpoint", str(model), "--data", "synthetic:12x4", "--out", str(out)]
+    assert main(line) == 0
+    said = capsys.readouterr().out
+    assert f"report: {out / 'report.html'}" in said
+    # A ruler of two steps judges nothing, and says so.
+    assert "CONTROL FAILED" in said
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "What this protects, what it does not" in page
+    assert 'class="failed">CONTROL FAILED' in page
+    for found in re.findall(r'(?:src|href)="([^"]*)"', page):
+        assert found.startswith("data:image/png;base64,")
+    assert "http" not in page
+    report = json.loads((out / "report.json").read_text())
+    attacks = {finding["attack"] for finding in report["findings"]}
+    assert attacks >= {"viewing", "recovery", "linkage", "averaging", "unlinkability", "templates"}
+    assert attacks >= {"inversion", "attributes", "repetition"}
+    assert {cost["target"] for cost in report["costs"]} == {
+        "unprotected", "pixelation", "blur", "minusface",
+    }  # fmt: skip
+    assert all(finding["needs"] for finding in report["findings"])
+    assert "small" not in report["about"]["budget"]  # the name of the budget that ran
+
+
+def test_a_stopped_audit_goes_on(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = Options(
+        model, "synthetic:12x4", tmp_path, SHORTEST, peers=(), attacks=("viewing", "recovery")
+    )
+    ran: list[str] = []
+    blind = plans.recovery.run_blind
+    stop = True
+
+    def recorded(bench: object) -> list[Finding]:
+        ran.append("blind")
+        if stop:
+            raise KeyboardInterrupt
+        return blind(bench)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(plans.recovery, "run_blind", recorded)
+    with pytest.raises(KeyboardInterrupt):
+        run_audit(options)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "findings").iterdir()}
+    assert before
+    stop = False
+    first = run_audit(options)
+    assert ran == ["blind", "blind"]
+    for path, when in before.items():
+        assert path.stat().st_mtime_ns == when
+    again = run_audit(options)
+    assert ran == ["blind", "blind"]
+    assert again.findings == first.findings
+
+
+def finding(attack: str, target: str, variant: str = "", **measures: float) -> Finding:
+    return Finding(attack, target, "sees protected images", dict(measures), variant)
+
+
+def recovered(target: str, ssim: float, auc: float) -> Finding:
+    return finding("recovery", target, ssim=ssim, auc=auc, cosine=auc - 0.5, psnr=10.0)
+
+
+def test_verdicts_follow_the_numbers() -> None:
+    controls = [recovered("unprotected", 0.98, 0.95), recovered("blind guess", 0.4, 0.5)]
+    good = verdict([*controls, recovered("x", 0.42, 0.52)], "x")
+    bad = verdict([*controls, recovered("x", 0.9, 0.9)], "x")
+    assert [s.kind for s in good] == ["yes", "yes"]
+    assert [s.kind for s in bad] == ["no", "no"]
+    unfinished = replace(recovered("x", 0.42, 0.52), still_improving=True)
+    open_ended = verdict([*controls, unfinished], "x")
+    assert [s.kind for s in open_ended] == ["unknown", "unknown"]
+    broken = replace(controls[0], failed="too weak")
+    unknown = verdict([broken, controls[1], recovered("x", 0.42, 0.52)], "x")
+    assert [s.kind for s in unknown] == ["unknown"]
+    assert "too weak" in unknown[0].text
+
+
+def test_findings_survive_the_disk(tmp_path: Path) -> None:
+    one = replace(finding("recovery", "x", ssim=0.5), notes=("a", "b"))
+    keep(tmp_path / "f.json", [one])
+    assert kept(tmp_path / "f.json") == [one]
+    (tmp_path / "f.json").write_text("{")
+    assert kept(tmp_path / "f.json") is None
+
+
+def test_charts_hold_what_they_are_given() -> None:
+    drawn = chart("a < b", "x", "y", [Line("one", ((1, 2.0), (10, 3.0))), Line("two", ((1, 1),))])
+    assert "a &lt; b" in drawn
+    assert drawn.count("<polyline") == 1
+    assert chart("t", "x", "y", []) == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "--data is missing"),
+        (["--data", "synthetic:3"], "expected synthetic:PEOPLExIMAGES"),
+        (
+            ["--data", "synthetic:9x2", "--peers", "bluur"],
+            "unknown peer 'bluur'; did you mean 'blur'",
+        ),
+        (["--data", "synthetic:9x2", "--attacks", "recover"], "unknown attack 'recover'"),
+        (["--data", "synthetic:9x2", "--budget", "huge"], "--budget: expected one of small"),
+        (["--data", "synthetic:9x2", "--lpips", "none.pt"], "none.pt: no such file"),
+        (["--data", "synthetic:40x4", "--recognizer", "/none"], "/none: not a checkpoint"),
+        (["--data", "/none"], "/none"),
+        (["--data", "synthetic:9x2", "--device", "tpu"], "unknown device 'tpu'"),
+    ],
+)
+def test_errors_are_one_line(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], said: str
+) -> None:
+    line = ["audit", "--checkpoint", str(model), "--out", str(tmp_path), *flags]
+    assert main(line) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_a_recogniser_of_protected_images_is_no_ruler(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["audit", "--checkpoint", str(model), "--data", "synthetic:40x4", "--out", str(tmp_path)]
+    assert main([*line, "--recognizer", str(model)]) == 2
+    assert "must know plain faces only" in capsys.readouterr().err

@@ -1,0 +1,65 @@
+"""Whose photos an audit uses."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from minusface.audit.scene import Scene, open_scene
+from minusface.data import SyntheticFaces
+from minusface.data.synthetic import export_folder
+from minusface.errors import MinusfaceError
+
+
+def people(keys: list[str]) -> set[str]:
+    return {key.split("/")[-2] for key in keys}
+
+
+def test_nobody_is_attacked_whom_the_attacker_knows(scene: Scene) -> None:
+    assert not people(scene.train.keys) & people(scene.test.keys)
+    assert not people(scene.validation.keys) & people(scene.test.keys)
+    assert list(scene.pairs.keys) == scene.test.keys
+    assert len(scene.train) >= 150
+    assert scene.test.crops([0]).shape == (1, 3, 32, 32)
+    assert abs(float(scene.pairs.same.mean()) - 0.5) < 0.05
+
+
+def test_fewer_pairs_keep_both_kinds_and_their_photos(scene: Scene) -> None:
+    some = scene.fewer(20)
+    assert len(some.pairs) == 20
+    assert some.pairs.same.sum() == 10
+    assert list(some.pairs.keys) == some.test.keys
+    first = scene.test.keys.index(some.test.keys[3])
+    assert (some.test.image(3) == scene.test.image(first)).all()
+
+
+def test_folders_with_lists(tmp_path: Path) -> None:
+    export_folder(SyntheticFaces(10, 3, seed=0, size=32), tmp_path / "faces")
+    names = sorted(path.name for path in (tmp_path / "faces").iterdir())
+    lines = [f"{n}/0000.png {n}/0001.png 1\n" for n in names[6:]]
+    lines += [f"{a}/0000.png {b}/0002.png 0\n" for a, b in pairwise(names[6:])]
+    pairs, known = tmp_path / "pairs", tmp_path / "people"
+    pairs.write_text("".join(lines))
+    known.write_text("\n".join(["6", *names[:6]]))
+    data = str(tmp_path / "faces")
+    settings = {"train_images": None, "validation_images": 3, "pairs": 6}
+    found = open_scene(data, 32, people=str(known), pairs_file=str(pairs), **settings)  # type: ignore[arg-type]
+    assert people(found.train.keys) <= set(names[:6])
+    assert people(found.test.keys) <= set(names[6:])
+    assert len(found.pairs) == 6
+    everybody = open_scene(data, 32, pairs_file=str(pairs), **settings)  # type: ignore[arg-type]
+    assert not people(everybody.train.keys) & people(everybody.test.keys)
+    split = open_scene(data, 32, **settings)  # type: ignore[arg-type]
+    assert not people(split.train.keys) & people(split.test.keys)
+    known.write_text("\n".join(["7", *names[:7]]))
+    with pytest.raises(MinusfaceError, match="must not know"):
+        open_scene(data, 32, people=str(known), pairs_file=str(pairs), **settings)  # type: ignore[arg-type]
+    with pytest.raises(MinusfaceError, match="expected a face folder"):
+        open_scene("synthetic:9x3", 32, pairs_file=str(pairs), **settings)  # type: ignore[arg-type]
+
+
+def test_too_few_photos_are_one_line() -> None:
+    with pytest.raises(MinusfaceError, match="photos to attack with"):
+        open_scene("synthetic:8x2", 32, train_images=4, validation_images=50, pairs=4)

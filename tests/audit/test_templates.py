@@ -1,0 +1,73 @@
+"""Unlinkability and stolen templates."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from minusface.audit.access import Target
+from minusface.audit.bench import Bench
+from minusface.audit.templates import (
+    d_sys,
+    orthogonal_key,
+    rotation_between,
+    run_stolen,
+    run_unlinkability,
+)
+from minusface.config import RecognizerConfig
+from minusface.errors import MinusfaceError
+from minusface.peers import MinusFace
+from minusface.recognize import Recognizer
+
+
+def test_d_sys_of_known_distributions() -> None:
+    rng = np.random.default_rng(0)
+    same = d_sys(rng.normal(0, 1, 2000), rng.normal(0, 1, 2000))
+    apart = d_sys(rng.normal(8, 1, 2000), rng.normal(0, 1, 2000))
+    between = d_sys(rng.normal(1, 1, 2000), rng.normal(0, 1, 2000))
+    assert same < 0.03
+    assert apart > 0.98
+    assert same + 0.1 < between < apart - 0.1
+    # Few scores have noisy histograms, but no leak of their own.
+    assert d_sys(rng.normal(0, 1, 60), rng.normal(0, 1, 60)) < 0.15
+
+
+def test_d_sys_by_hand() -> None:
+    """Two buckets' worth of certainty: three of four mated scores lie where no other does."""
+    mated, other = [0.9] * 300 + [0.0] * 100, [0.0] * 400
+    # D is 1 for 0.9; where others are four times as likely, LR = 1/4 and D is held at 0.
+    assert d_sys(mated, other) == pytest.approx(0.75, abs=0.03)
+
+
+def test_d_sys_refuses_what_tells_nothing() -> None:
+    with pytest.raises(MinusfaceError, match="4 or more"):
+        d_sys([0.1], [0.2] * 9)
+    with pytest.raises(MinusfaceError, match="NaN"):
+        d_sys([float("nan")] * 5, [0.2] * 9)
+
+
+def test_keys_keep_cosines_and_can_be_found_from_known_pairs() -> None:
+    random = torch.Generator().manual_seed(0)
+    one, two = orthogonal_key(16, random), orthogonal_key(16, random)
+    assert torch.allclose(one @ one.T, torch.eye(16), atol=1e-5)
+    rows = torch.nn.functional.normalize(torch.randn(40, 16, generator=random), dim=1)
+    assert torch.allclose((rows @ one) @ (rows @ one).T, rows @ rows.T, atol=1e-5)
+    back = rotation_between(rows[:20] @ one, rows[:20] @ two)
+    assert torch.allclose(rows[20:] @ one @ back, rows[20:] @ two, atol=1e-4)
+
+
+def test_services_and_stolen_templates(bench: Bench, minusface: MinusFace) -> None:
+    torch.manual_seed(0)
+    recognizer = Recognizer(RecognizerConfig("ir_lite", 16, "standardized"), 3, 32, "protected")
+    target = Target(minusface, recognizer.eval().requires_grad_(False))
+    bare, keyed, known = run_unlinkability(bench, target)
+    assert keyed.measures["d_sys"] <= (bare.measures["d_sys"] or 0) + 0.15
+    # A key changes nothing within a service.
+    assert keyed.measures["eer within"] == pytest.approx(bare.measures["eer within"], abs=0.03)
+    assert "people known in both" in known.variant
+    stolen, under_key = run_stolen(bench, target)
+    assert stolen.points
+    assert under_key.measures["psnr"] is not None
+    with pytest.raises(MinusfaceError, match="recogniser"):
+        run_stolen(bench, Target(minusface))
