@@ -26,7 +26,10 @@ class Statement:
 
 def verdict(findings: list[Finding], target: str) -> list[Statement]:
     """All rules that have numbers to look at, in the report's order."""
-    rules = (_viewing, _recovery, _fixed, _averaging, _linkage, _unlinkability, _attributes)
+    rules = (
+        *(_viewing, _recovery, _fixed, _averaging, _inversion),
+        *(_linkage, _unlinkability, _attributes),
+    )
     said: list[Statement] = []
     for rule in rules:
         said += rule(findings, target)
@@ -186,6 +189,27 @@ def _averaging(findings: list[Finding], target: str) -> list[Statement]:
             f"Sending one photo {last.extra['images']} times, shuffled anew each time: what averaging "
             f"rebuilds has cosine {b:.2f} to it and SSIM {last.measures['ssim']:.2f}; a single image gives "
             f"{a:.2f} and {first.measures['ssim']:.2f}. {end}",
+        )
+    ]
+
+
+def _inversion(findings: list[Finding], target: str) -> list[Statement]:
+    own = find(findings, "inversion", target, "permutation searched")
+    known = find(findings, "inversion", target, "permutation known")
+    blind = find(findings, "inversion", target, "mean face")
+    if own is None or known is None or blind is None:
+        return []
+    a, b, c = (f.measures["cosine"] or 0.0 for f in (own, known, blind))
+    count = own.notes[0] if own.notes else ""
+    return [
+        Statement(
+            _judged(part_of_the_way(value, c, 1.0)) if b > c else "unknown",
+            f"From gradient search by somebody who holds the generator, {words}: cosine to the photo "
+            f"{value:.2f}, where a mean face has {c:.2f} ({count}).",
+        )
+        for words, value in (
+            ("without the permutation", a),
+            ("with the permutation", b),
         )
     ]
 
