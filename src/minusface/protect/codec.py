@@ -135,8 +135,8 @@ class BlockCodec(nn.Module):
             raise MinusfaceError(
                 f"permutation: shape {tuple(permutation.shape)}, expected {tuple(features.shape[:2])}"
             )
-        summed_bcn = self._weigh(features.flatten(2), permutation)
-        return self._to_pixels(summed_bcn, clamp).to(features.dtype)
+        summed_bcn = self.weigh(features, permutation)
+        return self.to_pixels(summed_bcn, clamp).to(features.dtype)
 
     def decode_projected(self, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """``decode`` of a 1x1 convolution, without its F channels ever being there.
@@ -158,9 +158,9 @@ class BlockCodec(nn.Module):
             map_nmc = torch.matmul(self.pixel_weight_kn.T, weight_kq).view(-1, inner, 3)
             colours_bnc = pointwise_map(hidden, map_nmc)
             bias_cn = torch.matmul(bias.float().view(3, frequencies), self.pixel_weight_kn)
-            return self._to_pixels(colours_bnc.transpose(1, 2) + bias_cn)
+            return self.to_pixels(colours_bnc.transpose(1, 2) + bias_cn)
 
-    def _to_pixels(self, ycc_bcn: Tensor, clamp: bool = True) -> Tensor:
+    def to_pixels(self, ycc_bcn: Tensor, clamp: bool = True) -> Tensor:
         """Shifted YCbCr (B, 3, N*N) to RGB (B, 3, N, N), held in [0, 1] if asked."""
         shift_c = ycc_bcn.new_tensor([LEVEL_SHIFT, 0.0, 0.0])
         with torch.autocast(ycc_bcn.device.type, enabled=False):
@@ -198,13 +198,14 @@ class BlockCodec(nn.Module):
         if sums is not target:
             target.copy_(sums)
 
-    def _weigh(self, features_bfn: Tensor, permutation: Tensor | None) -> Tensor:
-        """Weighted sum over the frequencies of a pixel: (B, F, N*N) -> (B, 3, N*N) float32.
+    def weigh(self, features: Tensor, permutation: Tensor | None) -> Tensor:
+        """Weighted sum over the frequencies of a pixel: (B, F, N, N) -> YCbCr (B, 3, N*N) float32.
 
         The general form shuffles and weighs whole batches, which a compiler fuses. Eager CPU code does
         it colour by colour in one small buffer instead: memory that is touched first costs more than
         the arithmetic.
         """
+        features_bfn = features.flatten(2)
         batch, _, pixels = features_bfn.shape
         needs_graph = torch.is_grad_enabled() and features_bfn.requires_grad
         if needs_graph or features_bfn.device.type != "cpu" or torch.compiler.is_compiling():
