@@ -38,6 +38,8 @@ VERBS = {
     "export": Verb(
         "export:export", "a checkpoint to ONNX: a client's half and a server's", ("checkpoint",)
     ),
+    "serve": Verb("serve:serve", "the recognition service over HTTP", ("model",)),
+    "keys": Verb("serve:keys", "API keys of a service: add, list, revoke", ("action",)),
     "data": Verb("data:data", "inspect, convert, align and split face datasets"),
     "import-tface": Verb(
         "tface:import_tface",
