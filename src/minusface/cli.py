@@ -38,6 +38,9 @@ VERBS = {
     "export": Verb(
         "export:export", "a checkpoint to ONNX: a client's half and a server's", ("checkpoint",)
     ),
+    "enroll": Verb("client:enroll", "a person at a server, from photos", ("person", "photos")),
+    "verify": Verb("client:verify", "is it this person? asked of a server", ("person", "photo")),
+    "identify": Verb("client:identify", "who is it? asked of a server", ("photo",)),
     "serve": Verb("serve:serve", "the recognition service over HTTP", ("model",)),
     "keys": Verb("serve:keys", "API keys of a service: add, list, revoke", ("action",)),
     "data": Verb("data:data", "inspect, convert, align and split face datasets"),
