@@ -24,8 +24,6 @@ from minusface.faces.quality import LEAST_EYES, QualityError, check_crop, good_c
 from minusface.serve import images
 from tests.products import SIZE
 
-pytest_plugins = ["tests.serve.conftest"]
-
 
 class Seen:
     """A detector that finds the faces it is told."""
