@@ -775,7 +775,7 @@ def test_calibrate_and_verify(place: Place, run: Run, tmp_path: Path, kind: str)
     assert "minusface calibrate" in refused.line
     said = run("calibrate", model, "--faces", place.faces)
     assert said.code == 0, said.err
-    assert "FMR 1e-1: threshold" in said.out
+    assert "fmr_1e-1: threshold" in said.out
     same = run("verify", photos[0], photos[0], *asked, "--fmr", "1e-1", "--json")
     found = json.loads(same.out)
     assert found["fmr_low"] <= found["fmr"] <= found["fmr_high"]
@@ -785,8 +785,10 @@ def test_calibrate_and_verify(place: Place, run: Run, tmp_path: Path, kind: str)
     far = run("verify", *photos, *asked, "--threshold", "1")
     assert far.code == 1
     assert "different people" in far.out
-    assert "known: 1e-1" in run("verify", *photos, *asked, "--fmr", "1e-9").line
-    assert "expected two" in run("verify", photos[0], *asked).line
+    assert "known: fmr_1e-1" in run("verify", *photos, *asked, "--fmr", "1e-9").line
+    assert "missing SECOND" in run("verify", photos[0], *asked).line
+    both = run("verify", *photos, *asked, "--server", "http://localhost:1")
+    assert "not with a server" in both.line
     stage1 = run("verify", *photos, "--checkpoint", place.stage1, "--threshold", "0.5")
     assert "expected plain or stage2" in stage1.line
 

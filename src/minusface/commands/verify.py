@@ -19,33 +19,63 @@ LARGEST = 4000
 
 
 def verify(
-    photos: list[str],
+    first: str,
+    second: str,
     checkpoint: str | None = None,
-    fmr: str = "1e-2",
+    fmr: str | None = None,
     threshold: float | None = None,
+    server: str | None = None,
+    model: str | None = None,
+    insecure: bool = False,
     json: bool = False,
 ) -> int:
-    """Do two photos show the same person? Both are protected here, and only what is protected is compared.
+    """Do two photos show the same person? Or, with a server: does a photo show this person?
 
-    The exit code is 0 for the same person, 1 for different ones.
+    Without a server both photos are protected here, and only what is protected is compared:
+    minusface verify A.jpg B.jpg. With one: minusface verify PERSON PHOTO --server URL; the photo is
+    protected here and stays here, and the API key is read from MINUSFACE_API_KEY. The exit code is 0 for
+    the same person, 1 for different ones.
 
     Args:
-        photos: two photos or aligned crops.
+        first: a photo or aligned crop; with a server, the person as enrolled.
+        second: another photo.
         checkpoint: a stage-2 or plain checkpoint or run folder; by default the packaged weights.
-        fmr: the false-match rate to decide at, one of those that minusface calibrate measured.
-        threshold: decide at this cosine instead.
+        fmr: the false-match rate to decide at: one that minusface calibrate measured (by default 1e-2),
+            or one of the server's model.
+        threshold: decide at this cosine instead; not with a server.
+        server: its address; by default MINUSFACE_SERVER, where that is set and first is no file.
+        model: with a server: a folder of minusface export; by default MINUSFACE_CLIENT_MODEL.
+        insecure: allow http without TLS to another machine.
         json: print the outcome as JSON.
     """
+    import os
+
+    named = fmr if fmr is None or fmr.startswith("fmr_") else f"fmr_{fmr}"
+    asked = os.environ.get("MINUSFACE_SERVER") and checkpoint is None and not os.path.isfile(first)
+    if server is not None or asked:
+        from minusface.commands.client import verify_at
+        from minusface.errors import MinusfaceError
+
+        if checkpoint is not None or threshold is not None:
+            raise MinusfaceError(
+                "--checkpoint and --threshold: not with a server, which has its own"
+            )
+        return verify_at(first, second, server, model, named, insecure, json)
+    return _verify_here([first, second], checkpoint, named or "fmr_1e-2", threshold, json)
+
+
+def _verify_here(
+    photos: list[str], checkpoint: str | None, fmr: str, threshold: float | None, json: bool
+) -> int:
+    """Compare two photos by what a checkpoint makes of them."""
     import json as jsons
 
     from minusface.checkpoint import load_card
-    from minusface.errors import MinusfaceError, choice_error
+    from minusface.errors import choice_error
     from minusface.evaluate.calibration import from_card
     from minusface.types import verify as decide
     from minusface.weights import resolve
 
-    if len(photos) != 2:
-        raise MinusfaceError(f"{len(photos)} photos, expected two")
     path = resolve(checkpoint)
     point = None
     if threshold is None:
@@ -60,16 +90,15 @@ def verify(
         said = {"score": match.score, "threshold": threshold, "same": match.same}
         rates = {} if point is None else {key: getattr(point, key) for key in RATES}
         print(jsons.dumps(said | rates))
-    else:
-        print(f"score {match.score:.3f}, threshold {threshold:.3f}: ", end="")
-        print("the same person" if match.same else "different people")
-        if point is not None:
-            print(
-                f"false matches at this threshold: {100 * point.fmr:.2g} % "
-                f"({100 * point.fmr_low:.2g} to {100 * point.fmr_high:.2g} %, 95 % interval over "
-                f"{point.people:,} people)"
-                + ("" if point.fnmr is None else f"; misses: {100 * point.fnmr:.1f} %")
-            )
+        return 0 if match.same else 1
+    word = "the same person" if match.same else "different people"
+    print(f"score {match.score:.3f}, threshold {threshold:.3f}: {word}")
+    if point is not None:
+        missed = "" if point.fnmr is None else f"; misses: {100 * point.fnmr:.1f} %"
+        print(
+            f"false matches at this threshold: {100 * point.fmr:.2g} % ({100 * point.fmr_low:.2g} to "
+            f"{100 * point.fmr_high:.2g} %, 95 % interval over {point.people:,} people){missed}"
+        )
     return 0 if match.same else 1
 
 
@@ -154,7 +183,7 @@ def calibrate(
     for point in points:
         missed = "" if point.fnmr is None else f", misses {100 * point.fnmr:.1f} %"
         print(
-            f"FMR {point.name}: threshold {point.threshold:.4f} "
+            f"{point.name}: threshold {point.threshold:.4f} "
             f"({100 * point.fmr_low:.2g} to {100 * point.fmr_high:.2g} %){missed}"
         )
     print(

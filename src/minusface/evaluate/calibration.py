@@ -48,14 +48,14 @@ class OperatingPoint:
 
     @property
     def name(self) -> str:
-        """``1e-2`` and so on: how commands call it."""
+        """``fmr_1e-2`` and so on: how cards, commands and the service call it."""
         return rate_name(self.target)
 
 
 def rate_name(rate: float) -> str:
-    """``1e-3`` for 0.001."""
+    """``fmr_1e-3`` for 0.001."""
     mantissa, _, exponent = f"{rate:.0e}".partition("e")
-    return f"{mantissa}e{int(exponent)}"
+    return f"fmr_{mantissa}e{int(exponent)}"
 
 
 def calibrate(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from minusface.errors import MinusfaceError
 from minusface.faces.detector import Detector, Face, NoFaceError, choose, default_detector
 from minusface.faces.photos import read_photo
-from minusface.types import UInt8
+from minusface.pixels import UInt8
 
 # Left eye, right eye, nose, mouth left, mouth right in a 112x112 crop (ArcFace, arXiv 1801.07698).
 TEMPLATE_SIZE = 112

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minusface.errors import MinusfaceError
-from minusface.types import UInt8
+from minusface.pixels import UInt8
 
 Floats = npt.NDArray[np.float32]
 

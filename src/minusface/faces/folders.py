@@ -21,7 +21,7 @@ from minusface.errors import MinusfaceError
 from minusface.faces.align import align_photo, is_crop
 from minusface.faces.photos import list_photos, read_photo
 from minusface.files import write_atomically
-from minusface.types import UInt8
+from minusface.pixels import UInt8
 
 MISSES = "misses.csv"
 SHEET = "contact_sheet.jpg"

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from minusface.errors import MinusfaceError
-from minusface.types import UInt8
+from minusface.pixels import UInt8
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MIN_SIDE = 16

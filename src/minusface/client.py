@@ -1,0 +1,273 @@
+"""The client's half: a photo's face is found, aligned and protected here; only the result is sent.
+
+Without torch: onnxruntime runs the exported model (extra ``client``). Each image is shuffled anew from the
+operating system's entropy; the permutation is forgotten.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import random
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import cv2
+
+from minusface.errors import MinusfaceError
+from minusface.faces.detector import Detector
+from minusface.faces.photos import read_photo
+from minusface.faces.quality import good_crop
+from minusface.pixels import UInt8
+from minusface.runtime import ClientModel, draw_order, to_bytes
+
+TRIES = 5
+FIRST_WAIT, LONGEST_WAIT = 0.25, 30.0
+AGAIN = (408, 429, 502, 503, 504)
+LOCAL = ("localhost", "127.0.0.1", "::1")
+_MAKER = object()
+
+
+class ServerError(MinusfaceError):
+    """What the server answered, or that it did not.
+
+    ``status`` is HTTP's, 0 without an answer; ``error`` the server's word for it.
+    """
+
+    def __init__(self, message: str, status: int = 0, error: str = "") -> None:
+        super().__init__(message)
+        self.status, self.error = status, error
+
+
+class Sendable:
+    """A protected image as PNG: the one thing that a client sends. Only :class:`Shield` makes it."""
+
+    def __init__(self, png: bytes, maker: object) -> None:
+        if maker is not _MAKER:
+            raise MinusfaceError("only protected images are sent: make them with Shield.protect")
+        self._png = png
+
+    @property
+    def png(self) -> bytes:
+        """The file."""
+        return self._png
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The answer to a verification."""
+
+    same: bool
+    score: float
+    threshold: float
+    fmr: str
+
+
+@dataclass(frozen=True)
+class Identification:
+    """Who reached the threshold, with their scores, best first."""
+
+    matches: tuple[tuple[str, float], ...]
+    threshold: float
+    fmr: str
+
+
+class Shield:
+    """Photos to protected images, on this machine.
+
+    Args:
+        model: a folder of minusface export.
+        variant: of its client.
+        detector: by default the shipped one (extra ``faces``, part of ``client``).
+        threads: for one image; 0 leaves it to onnxruntime.
+
+    Raises:
+        MinusfaceError: no export, a damaged one, or onnxruntime is missing.
+    """
+
+    def __init__(
+        self,
+        model: Path | str,
+        variant: str = "float32",
+        detector: Detector | None = None,
+        threads: int = 0,
+    ) -> None:
+        self._model = ClientModel(model, variant, threads)
+        self._detector = detector
+        self.card = self._model.card
+
+    def protect(self, photo: Path | str | UInt8) -> Sendable:
+        """A photo's face, protected.
+
+        Args:
+            photo: a file, or (H, W, 3) uint8, RGB; exactly the model's size is taken as an aligned crop.
+
+        Raises:
+            MinusfaceError: unreadable, no face, or not good enough: a sentence for the person.
+        """
+        named = isinstance(photo, (str, Path))
+        try:
+            image = read_photo(photo) if isinstance(photo, (str, Path)) else photo
+            crop = good_crop(image, self.card.size, self._detector)
+        except MinusfaceError as error:
+            if named and str(photo) not in str(error):
+                raise type(error)(f"{photo}: {error}") from error
+            raise
+        order = draw_order(1, self.card.n_duplicate, self.card.channels)
+        picture = to_bytes(self._model.protect(crop[None], order))[0]
+        done, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        assert done, "PNG encoding of a valid uint8 image cannot fail"
+        return Sendable(data.tobytes(), _MAKER)
+
+
+class Client:
+    """Enroll, verify and identify people at a server.
+
+    Args:
+        server: its address; plain http only to this machine, unless ``insecure``.
+        key: an API key; by default MINUSFACE_API_KEY.
+        shield: protects photos.
+        insecure: allow plain http to other machines.
+        timeout: seconds to wait for an answer.
+        http: an httpx client in the place of one of its own.
+        sleep: waits so many seconds between tries.
+
+    Raises:
+        MinusfaceError: an address or key that does not serve, or httpx is missing.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        shield: Shield,
+        key: str | None = None,
+        *,
+        insecure: bool = False,
+        timeout: float = 15.0,
+        http: Any = None,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        parts = urlsplit(server)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise MinusfaceError(f"server {server!r}: expected https://HOST[:PORT]")
+        if parts.scheme == "http" and parts.hostname not in LOCAL and not insecure:
+            raise MinusfaceError(
+                f"server {server!r}: without TLS whoever listens could use the key; expected https"
+            )
+        token = key or os.environ.get("MINUSFACE_API_KEY")
+        if not token:
+            raise MinusfaceError("no API key: set MINUSFACE_API_KEY")
+        try:
+            import httpx
+        except ImportError as error:
+            raise MinusfaceError('httpx is missing: pip install "minusface[client]"') from error
+        self._errors: Any = (httpx.TransportError,)
+        self._http = http if http is not None else httpx.Client(timeout=timeout)
+        self._headers = {"authorization": f"Bearer {token}"}
+        self._server, self._shield, self._sleep = server.rstrip("/"), shield, sleep
+        self._agreed = False
+
+    def enroll(
+        self, person: str, photos: Sequence[Path | str | UInt8 | Sendable]
+    ) -> tuple[str, ...]:
+        """Enroll photos of a person; the names of the new templates.
+
+        However often it must be tried, it is done once.
+
+        Raises:
+            MinusfaceError: a photo that will not do: then nothing is sent.
+            ServerError: the server refuses, or does not answer.
+        """
+        images = [self._image(photo) for photo in photos]
+        body = {"person": person, "images": images}
+        answer = self._ask("POST", "/v1/enroll", body, once=uuid.uuid4().hex)
+        return tuple(answer["templates"])
+
+    def verify(
+        self, person: str, photo: Path | str | UInt8 | Sendable, fmr: str | None = None
+    ) -> Verification:
+        """Does a photo show this person? See :meth:`enroll` for errors."""
+        body = {"person": person, "image": self._image(photo), "fmr": fmr}
+        answer = self._ask("POST", "/v1/verify", body)
+        return Verification(answer["same"], answer["score"], answer["threshold"], answer["fmr"])
+
+    def identify(
+        self, photo: Path | str | UInt8 | Sendable, count: int = 5, fmr: str | None = None
+    ) -> Identification:
+        """Who does a photo show? See :meth:`enroll` for errors."""
+        body = {"image": self._image(photo), "count": count, "fmr": fmr}
+        answer = self._ask("POST", "/v1/identify", body)
+        matches = tuple((match["person"], match["score"]) for match in answer["matches"])
+        return Identification(matches, answer["threshold"], answer["fmr"])
+
+    def erase(self, person: str) -> int:
+        """Erase everything of a person at the server; how many templates there were."""
+        return int(self._ask("POST", "/v1/erase", {"person": person})["templates"])
+
+    def _image(self, photo: Path | str | UInt8 | Sendable) -> str:
+        """Protected and in base64, once the server is known to recognise this model's images."""
+        sendable = photo if isinstance(photo, Sendable) else self._shield.protect(photo)
+        self._agree()
+        return base64.b64encode(sendable.png).decode()
+
+    def _agree(self) -> None:
+        if self._agreed:
+            return
+        theirs, card = self._ask("GET", "/v1/model"), self._shield.card
+        ours = {"size": card.size, "n_duplicate": card.n_duplicate, "model": card.fingerprint}
+        for name, value in ours.items():
+            if theirs.get(name) != value:
+                raise MinusfaceError(
+                    f"the server's model is another ({name} {theirs.get(name)!r}, here {value!r}): "
+                    "both halves must come from one export"
+                )
+        self._agreed = True
+
+    def _ask(
+        self, method: str, path: str, body: dict[str, Any] | None = None, once: str | None = None
+    ) -> dict[str, Any]:
+        """An answer, tried again where that may help: every request here may be repeated."""
+        headers = self._headers | ({"idempotency-key": once} if once else {})
+        for attempt in range(1, TRIES + 1):
+            try:
+                answer = self._http.request(method, self._server + path, json=body, headers=headers)
+            except self._errors as error:
+                if attempt == TRIES:
+                    raise ServerError(
+                        f"{self._server}: no answer after {TRIES} tries ({type(error).__name__})"
+                    ) from error
+                self._sleep(_pause(attempt, None))
+                continue
+            if answer.status_code not in AGAIN or attempt == TRIES:
+                return self._understood(answer)
+            self._sleep(_pause(attempt, answer.headers.get("retry-after")))
+        raise AssertionError("the last try returns or raises")
+
+    def _understood(self, answer: Any) -> dict[str, Any]:
+        try:
+            said = answer.json()
+        except ValueError:
+            said = None
+        if not isinstance(said, dict):
+            raise ServerError(
+                f"{self._server}: status {answer.status_code}, no minusface service",
+                answer.status_code,
+            )
+        if answer.status_code != 200:
+            word = str(said.get("error", ""))
+            message = said.get("message", f"status {answer.status_code}")
+            raise ServerError(f"{self._server}: {message}", answer.status_code, word)
+        return said
+
+
+def _pause(attempt: int, retry_after: str | None) -> float:
+    """Seconds before the next try: what the server asks for, else doubling, with chance in it."""
+    if retry_after is not None and retry_after.isascii() and retry_after.isdigit():
+        return min(LONGEST_WAIT, float(retry_after))
+    # Half of it by chance, so that many clients do not come back at once.
+    return min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)

@@ -1,0 +1,184 @@
+"""``minusface serve`` and ``minusface keys``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def serve(
+    model: str | None = None,
+    data: str | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    fmr: str | None = None,
+    threshold: float | None = None,
+    variant: str | None = None,
+    threads: int | None = None,
+    master_key: str | None = None,
+    new_master_key: str | None = None,
+    tls_certificate: str | None = None,
+    tls_key: str | None = None,
+    proxy: bool = False,
+) -> int:
+    """Run the recognition service: protected images in, matches out, photos refused.
+
+    What is not given is read from the environment: MINUSFACE_MODEL, MINUSFACE_DATA, MINUSFACE_PORT and
+    so on; limits too, as docs/service.md lists. API keys are made with minusface keys. Ctrl-C finishes
+    what is under way.
+
+    Args:
+        model: a folder of minusface export.
+        data: folder for gallery, API keys and audit log.
+        host: address to listen on; by default this machine's own.
+        port: to listen on; by default 8080.
+        fmr: name of the false match rate used where a request names none; by default the card's strictest.
+        threshold: a cosine in the place of the card's thresholds.
+        variant: of the recogniser; by default float32.
+        threads: for one batch; by default 1, 0 leaves it to onnxruntime.
+        master_key: a file of 64 hexadecimal digits; by default MINUSFACE_MASTER_KEY.
+        new_master_key: write a new master key to this file, and stop. Without it a gallery cannot be opened:
+            keep a copy apart from the gallery's backups.
+        tls_certificate: PEM file; serves HTTPS.
+        tls_key: PEM file of its key.
+        proxy: a proxy in front ends TLS; its forwarding headers are believed.
+    """
+    if new_master_key is not None:
+        return _new_master(Path(new_master_key))
+    given: dict[str, Any] = {
+        "model": model,
+        "data": data,
+        "host": host,
+        "port": port,
+        "fmr": fmr,
+        "threshold": threshold,
+        "variant": variant,
+        "threads": threads,
+        "master_key_file": master_key,
+        "tls_certificate": tls_certificate,
+        "tls_key": tls_key,
+        "proxy": proxy or None,
+    }
+    _run({name: value for name, value in given.items() if value is not None})
+    return 0
+
+
+def _run(given: dict[str, Any]) -> None:
+    from minusface.errors import MinusfaceError
+
+    try:
+        import uvicorn
+        from pydantic import ValidationError
+
+        from minusface.serve.app import create_app
+        from minusface.serve.service import Service
+        from minusface.serve.settings import Settings
+    except ImportError as error:
+        raise MinusfaceError(f'{error.name} is missing: pip install "minusface[serve]"') from error
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise MinusfaceError(
+            f"serve: {name}: {first['msg']} (--{name.replace('_', '-')} or MINUSFACE_{name.upper()})"
+        ) from error
+    if (settings.tls_certificate is None) != (settings.tls_key is None):
+        raise MinusfaceError("serve: --tls-certificate and --tls-key go together")
+    service = Service(settings)
+    try:
+        app = create_app(service)
+        print(f"minusface: model {service.card.fingerprint}, threshold {service.fmr}", flush=True)
+        if not service.keys.all():
+            print("minusface: no API keys yet: minusface keys add --data DIR --collection NAME")
+        uvicorn.run(
+            app,
+            host=settings.host,
+            port=settings.port,
+            # Addresses and paths of every request would tell who was looked for when.
+            access_log=False,
+            log_level="warning",
+            server_header=False,
+            proxy_headers=settings.proxy,
+            ssl_certfile=settings.tls_certificate,
+            ssl_keyfile=settings.tls_key,
+            timeout_graceful_shutdown=settings.shutdown_seconds,
+            timeout_keep_alive=30,
+            limit_concurrency=4 * settings.in_flight,
+        )
+    finally:
+        service.close()
+
+
+def _new_master(path: Path) -> int:
+    import os
+
+    from minusface.errors import MinusfaceError
+    from minusface.index.keys import new_master
+
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise MinusfaceError(f"{path}: already there; a gallery may depend on it") from error
+    with os.fdopen(descriptor, "w") as file:
+        file.write(f"{new_master().hex()}\n")
+    print(f"{path}: new master key; keep a copy apart from the gallery's backups")
+    return 0
+
+
+def keys(
+    action: str,
+    data: str,
+    collection: str | None = None,
+    scopes: str = "enroll,verify",
+    days: float | None = None,
+    name: str = "",
+    id: str | None = None,
+    json: bool = False,
+) -> int:
+    """Make, list or revoke API keys of a service; a running service takes notice at once.
+
+    To rotate a key, add a new one, hand it out, then revoke the old one.
+
+    Args:
+        action: add, list or revoke.
+        data: the service's folder.
+        collection: add: whose people the key is about; made when it is first used.
+        scopes: add: of enroll, verify and admin (list, erase, new template keys), parted by commas.
+        days: add: for how long; by default without end.
+        name: add: a note on what it is for.
+        id: revoke: which, as list shows it.
+        json: print JSON.
+    """
+    import dataclasses
+    import json as jsons
+    import time
+
+    from minusface.errors import MinusfaceError, choice_error
+    from minusface.serve.keys import ApiKeys
+
+    held = ApiKeys(Path(data) / "keys.json")
+    if action == "add":
+        if collection is None:
+            raise MinusfaceError("keys add: --collection is missing")
+        wanted = tuple(part for part in scopes.split(",") if part)
+        key, token = held.add(collection, wanted, days, name)
+        print(jsons.dumps({"id": key.id, "token": token}) if json else token)
+        return 0
+    if action == "revoke":
+        if id is None:
+            raise MinusfaceError("keys revoke: --id is missing")
+        held.revoke(id)
+        return 0
+    if action != "list":
+        raise choice_error("action", action, ("add", "list", "revoke"))
+    if json:
+        hidden = [dataclasses.asdict(key) for key in held.all()]
+        for entry in hidden:
+            del entry["sha256"]
+        print(jsons.dumps(hidden, indent=1))
+        return 0
+    for key in held.all():
+        end = "" if key.expires is None else time.strftime(" until %F", time.gmtime(key.expires))
+        print(f"{key.id}  {key.collection}  {','.join(key.scopes)}{end}  {key.name}".rstrip())
+    return 0

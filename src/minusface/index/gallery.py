@@ -1,0 +1,141 @@
+"""One collection in memory, and what is read of and written to the database for it.
+
+Legend: B batch, D embedding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from minusface.errors import MinusfaceError
+from minusface.index.base import Floats, Hit, StorageError, best_people
+from minusface.index.keys import CollectionKeys
+from minusface.index.nearest import Nearest
+from minusface.index.tombstones import Tombstones
+
+
+@dataclass
+class Gallery:
+    """A collection in memory."""
+
+    number: int
+    name: str
+    salt: bytes
+    keys: CollectionKeys
+    nearest: Nearest
+    owner: dict[int, int] = field(default_factory=dict)
+    """Template's number to its person's."""
+    names: dict[int, str] = field(default_factory=dict)
+    """Person's number to their name."""
+
+    def look(self, turned: Floats, asked: int, count: int) -> list[list[Hit]]:
+        """The best people among the ``asked`` templates nearest to each of (B, D) rotated ones."""
+        if not asked:
+            return [[] for _ in turned]
+        scores, numbers = self.nearest.search(turned, asked)
+        return [
+            best_people(
+                [
+                    (self.names[self.owner[int(n)]], float(min(1.0, max(-1.0, s))))
+                    for s, n in zip(some, ids, strict=True)
+                    if n >= 0
+                ],
+                count,
+            )
+            for some, ids in zip(scores, numbers, strict=True)
+        ]
+
+    def fill(self, db: sqlite3.Connection) -> Gallery:
+        """Read names and templates from the truth."""
+        people = db.execute(
+            "SELECT id, handle, name FROM people WHERE collection = ?", (self.number,)
+        )
+        self.names = {row[0]: self.keys.open(row[2], row[1]).decode() for row in people}
+        rows = db.execute(
+            "SELECT t.id, t.person, t.uid, t.vector FROM templates t JOIN people p ON p.id = t.person "
+            "WHERE p.collection = ?",
+            (self.number,),
+        ).fetchall()
+        if rows:
+            vectors = np.stack([opened(self.keys, uid, sealed) for _, _, uid, sealed in rows])
+            self.owner = {row[0]: row[1] for row in rows}
+            self.nearest.add(np.asarray([row[0] for row in rows], np.int64), vectors)
+        return self
+
+
+def opened(keys: CollectionKeys, uid: bytes, sealed: bytes) -> Floats:
+    """A stored template, (D,), rotated as it is."""
+    return np.frombuffer(keys.open(sealed, uid), np.float32)
+
+
+def bury(db: sqlite3.Connection, tombstones: Tombstones) -> bool:
+    """Erase again what a restored backup has brought back; True where there was any."""
+    if not len(tombstones):
+        return False
+    found = db.execute("SELECT id, uid FROM templates").fetchall()
+    templates = [(number,) for number, uid in found if uid.hex() in tombstones]
+    salts = db.execute("SELECT id, salt FROM collections").fetchall()
+    dropped = [(number,) for number, salt in salts if salt_name(salt) in tombstones]
+    if not templates and not dropped:
+        return False
+    with transaction(db):
+        db.executemany("DELETE FROM collections WHERE id = ?", dropped)
+        db.executemany("DELETE FROM templates WHERE id = ?", templates)
+        db.execute("DELETE FROM people WHERE id NOT IN (SELECT person FROM templates)")
+    return True
+
+
+def reseal(db: sqlite3.Connection, old: Gallery, keys: CollectionKeys) -> None:
+    """Bring a collection's rows from its keys under others, within a transaction."""
+    people = db.execute("SELECT id FROM people WHERE collection = ?", (old.number,)).fetchall()
+    for (number,) in people:
+        handle = keys.handle(old.names[number])
+        db.execute(
+            "UPDATE people SET handle = ?, name = ? WHERE id = ?",
+            (handle, keys.seal(old.names[number].encode(), handle), number),
+        )
+        rows = db.execute(
+            "SELECT id, uid, vector FROM templates WHERE person = ?", (number,)
+        ).fetchall()
+        for template, uid, sealed in rows:
+            plain = old.keys.unrotate(opened(old.keys, uid, sealed)[None])
+            again = keys.seal(keys.rotate(plain).tobytes(), uid)
+            db.execute("UPDATE templates SET vector = ? WHERE id = ?", (again, template))
+    # Their names are hashed with the old keys: tries from before count as new ones.
+    db.execute("DELETE FROM requests WHERE collection = ?", (old.number,))
+
+
+def salt_name(salt: bytes) -> str:
+    """By which a dropped collection is remembered."""
+    return "collection-" + hashlib.sha256(salt).hexdigest()[:32]
+
+
+@contextlib.contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All of it on disk, or none."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
+        raise
+
+
+@contextlib.contextmanager
+def storing(where: Path) -> Iterator[None]:
+    """SQLite's and the system's errors as ours."""
+    try:
+        yield
+    except MinusfaceError:
+        raise
+    except (sqlite3.Error, OSError) as error:
+        raise StorageError(f"{where}: {error}") from error

@@ -1,0 +1,328 @@
+"""The embedded index: SQLite keeps the truth, encrypted; faiss, in memory, finds the nearest.
+
+The search is rebuilt from the truth at every start, so that it cannot be damaged or out of date. Nothing of a
+person lies on the disk in plain: names and templates are sealed, names are found by a keyed hash, and
+SQLite overwrites what it deletes.
+
+Legend: B batch, D embedding, K templates.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from minusface.index.base import (
+    Added,
+    ConflictError,
+    Floats,
+    Hit,
+    Person,
+    Request,
+    Stats,
+    UnknownCollectionError,
+    UnknownPersonError,
+    check_name,
+    check_vectors,
+)
+from minusface.index.gallery import Gallery, bury, opened, reseal, salt_name, storing, transaction
+from minusface.index.keys import SALT_BYTES, CollectionKeys
+from minusface.index.nearest import EXACT_BELOW, Nearest
+from minusface.index.schema import DATABASE, connect, held_lock
+from minusface.index.tombstones import Tombstones
+
+
+class LocalIndex:
+    """See :class:`minusface.index.Index`.
+
+    Args:
+        folder: made when missing; one process at a time.
+        dimension: D.
+        master: 32 bytes from which all keys are derived.
+        model: fingerprint of the recogniser; templates of another are not comparable and are refused.
+        exact_below: collections of fewer templates are searched exactly.
+
+    Raises:
+        MinusfaceError: another process holds the folder, it was made with another master key, model or
+            dimension, or faiss or cryptography is missing.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        dimension: int,
+        master: bytes,
+        *,
+        model: str = "",
+        exact_below: int = EXACT_BELOW,
+    ) -> None:
+        self.folder, self.dimension = Path(folder), dimension
+        self._master, self._exact_below = master, exact_below
+        self._mutex = threading.RLock()
+        self._lock = held_lock(self.folder)
+        try:
+            with storing(self.folder):
+                self._tombstones = Tombstones(self.folder / "erased.log")
+                self._db = connect(self.folder / DATABASE, dimension, model)
+                if bury(self._db, self._tombstones):
+                    self._forget_pages()
+                rows = self._db.execute(
+                    "SELECT id, name, salt, version FROM collections"
+                ).fetchall()
+                self._collections = {row[1]: self._load(*row) for row in rows}
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def create(self, collection: str) -> None:
+        """See :class:`Index`."""
+        check_name("collection", collection)
+        salt = secrets.token_bytes(SALT_BYTES)
+        with self._mutex:
+            if collection in self._collections:
+                raise ConflictError(f"collection {collection!r} is already there")
+            with self._transaction():
+                number = self._db.execute(
+                    "INSERT INTO collections (name, salt, version) VALUES (?, ?, 1)",
+                    (collection, salt),
+                ).lastrowid
+            assert number is not None
+            self._collections[collection] = self._load(number, collection, salt, 1)
+
+    def collections(self) -> list[str]:
+        """See :class:`Index`."""
+        with self._mutex:
+            return sorted(self._collections)
+
+    def drop(self, collection: str) -> int:
+        """See :class:`Index`."""
+        with self._mutex:
+            known = self._known(collection)
+            self._tombstones.add([salt_name(known.salt)])
+            with self._transaction():
+                self._db.execute("DELETE FROM collections WHERE id = ?", (known.number,))
+            self._forget_pages()
+            del self._collections[collection]
+            return len(known.nearest)
+
+    def add(
+        self, collection: str, person: str, vectors: Floats, request: Request | None = None
+    ) -> Added:
+        """See :class:`Index`."""
+        check_name("person", person)
+        rows = check_vectors(vectors, self.dimension)
+        with self._mutex:
+            known = self._known(collection)
+            earlier = self._replayed(known, request)
+            if earlier is not None:
+                return earlier
+            turned = known.keys.rotate(rows)
+            uids = [secrets.token_bytes(16) for _ in turned]
+            handle = known.keys.handle(person)
+            numbers: list[int] = []
+            with self._transaction():
+                owner = self._owner(known, handle)
+                if owner is None:
+                    sealed = known.keys.seal(person.encode(), handle)
+                    owner = self._insert(
+                        "INSERT INTO people (collection, handle, name) VALUES (?, ?, ?)",
+                        (known.number, handle, sealed),
+                    )
+                for uid, vector in zip(uids, turned, strict=True):
+                    sealed = known.keys.seal(vector.tobytes(), uid)
+                    numbers.append(
+                        self._insert(
+                            "INSERT INTO templates (person, uid, vector) VALUES (?, ?, ?)",
+                            (owner, uid, sealed),
+                        )
+                    )
+                if request is not None:
+                    self._db.execute(
+                        "INSERT INTO requests VALUES (?, ?, ?, ?, ?)",
+                        (*self._request_row(known, request), owner, b"".join(uids)),
+                    )
+            known.nearest.add(np.asarray(numbers, np.int64), turned)
+            known.owner.update(dict.fromkeys(numbers, owner))
+            known.names[owner] = person
+            return Added(tuple(uid.hex() for uid in uids), False)
+
+    def scores(self, collection: str, person: str, vectors: Floats) -> Floats:
+        """See :class:`Index`."""
+        rows = check_vectors(vectors, self.dimension)
+        with self._mutex:
+            known = self._known(collection)
+            owner = self._person(known, person)
+            with storing(self.folder):
+                found = self._db.execute(
+                    "SELECT uid, vector FROM templates WHERE person = ?", (owner,)
+                ).fetchall()
+            stored = np.stack([opened(known.keys, *row) for row in found])
+            best: Floats = (known.keys.rotate(rows) @ stored.T).max(axis=1)
+            return best
+
+    def search(self, collection: str, vectors: Floats, count: int) -> list[list[Hit]]:
+        """See :class:`Index`."""
+        rows = check_vectors(vectors, self.dimension)
+        with self._mutex:
+            known = self._known(collection)
+            turned, total = known.keys.rotate(rows), len(known.nearest)
+            # Several templates may be one person's: more are asked for until there are people enough.
+            asked = min(total, count)
+            while True:
+                found = known.look(turned, asked, count)
+                wanted = min(count, len(known.names))
+                if asked >= total or all(len(hits) >= wanted for hits in found):
+                    return found
+                asked = min(total, 4 * asked)
+
+    def people(self, collection: str, after: int = 0, limit: int = 100) -> list[Person]:
+        """See :class:`Index`."""
+        with self._mutex:
+            known = self._known(collection)
+            with storing(self.folder):
+                rows = self._db.execute(
+                    "SELECT p.id, count(*) FROM people p JOIN templates t ON t.person = p.id "
+                    "WHERE p.collection = ? AND p.id > ? GROUP BY p.id ORDER BY p.id LIMIT ?",
+                    (known.number, after, limit),
+                ).fetchall()
+            return [Person(known.names[number], templates, number) for number, templates in rows]
+
+    def erase(self, collection: str, person: str) -> int:
+        """See :class:`Index`."""
+        with self._mutex:
+            known = self._known(collection)
+            owner = self._person(known, person)
+            with storing(self.folder):
+                rows = self._db.execute(
+                    "SELECT id, uid FROM templates WHERE person = ?", (owner,)
+                ).fetchall()
+            # First: from here on no start brings them back.
+            self._tombstones.add([uid.hex() for _, uid in rows])
+            with self._transaction():
+                self._db.execute("DELETE FROM people WHERE id = ?", (owner,))
+            self._forget_pages()
+            known.nearest.remove(number for number, _ in rows)
+            for number, _ in rows:
+                known.owner.pop(number, None)
+            known.names.pop(owner, None)
+            return len(rows)
+
+    def rekey(self, collection: str) -> int:
+        """See :class:`Index`."""
+        with self._mutex:
+            known = self._known(collection)
+            self._rekey([known], self._master)
+            return self._collections[collection].keys.version
+
+    def change_master(self, master: bytes) -> None:
+        """Bring every collection under keys of another master key, in one step, without photos."""
+        with self._mutex:
+            self._rekey(list(self._collections.values()), master)
+            self._master = master
+
+    def stats(self, collection: str) -> Stats:
+        """See :class:`Index`."""
+        with self._mutex:
+            known = self._known(collection)
+            near = known.nearest
+            return Stats(len(known.names), len(near), near.exact, known.keys.version)
+
+    def backup(self, path: Path | str) -> None:
+        """A copy of the database while in use. Keep ``erased.log`` apart: it outlives restored backups."""
+        with self._mutex, storing(Path(path)), contextlib.closing(sqlite3.connect(path)) as target:
+            Path(path).chmod(0o600)
+            self._db.backup(target)
+
+    def close(self) -> None:
+        """See :class:`Index`."""
+        with self._mutex:
+            self._db.close()
+            self._lock.close()
+
+    # What follows is called with the mutex held.
+
+    def _known(self, collection: str) -> Gallery:
+        if collection not in self._collections:
+            raise UnknownCollectionError(f"no collection {collection!r}")
+        return self._collections[collection]
+
+    def _owner(self, known: Gallery, handle: bytes) -> int | None:
+        row = self._db.execute(
+            "SELECT id FROM people WHERE collection = ? AND handle = ?", (known.number, handle)
+        ).fetchone()
+        return None if row is None else int(row[0])
+
+    def _person(self, known: Gallery, person: str) -> int:
+        with storing(self.folder):
+            owner = self._owner(known, known.keys.handle(person))
+        if owner is None:
+            raise UnknownPersonError(f"nobody of this name in {known.name!r}")
+        return owner
+
+    def _insert(self, statement: str, values: tuple[object, ...]) -> int:
+        number = self._db.execute(statement, values).lastrowid
+        assert number is not None
+        return number
+
+    def _request_row(self, known: Gallery, request: Request) -> tuple[int, bytes, bytes]:
+        digest = known.keys.handle(f"digest/{request.digest.hex()}")
+        return known.number, known.keys.handle(f"request/{request.key}"), digest
+
+    def _replayed(self, known: Gallery, request: Request | None) -> Added | None:
+        """What an earlier try of the same request did."""
+        if request is None:
+            return None
+        number, key, digest = self._request_row(known, request)
+        with storing(self.folder):
+            row = self._db.execute(
+                "SELECT digest, uids FROM requests WHERE collection = ? AND key = ?", (number, key)
+            ).fetchone()
+        if row is None:
+            return None
+        if not hmac.compare_digest(row[0], digest):
+            raise ConflictError("this idempotency key was used for another enrolment")
+        return Added(tuple(row[1][i : i + 16].hex() for i in range(0, len(row[1]), 16)), True)
+
+    def _load(self, number: int, name: str, salt: bytes, version: int) -> Gallery:
+        """A collection from the truth into memory."""
+        keys = CollectionKeys(self._master, salt, version, self.dimension)
+        nearest = Nearest(self.dimension, self._exact_below)
+        return Gallery(number, name, salt, keys, nearest).fill(self._db)
+
+    def _rekey(self, chosen: list[Gallery], master: bytes) -> None:
+        """New salts, versions and keys for collections, in one transaction, then in memory."""
+        fresh: dict[str, tuple[int, str, bytes, int]] = {}
+        with self._transaction():
+            for old in chosen:
+                salt, version = secrets.token_bytes(SALT_BYTES), old.keys.version + 1
+                reseal(self._db, old, CollectionKeys(master, salt, version, self.dimension))
+                self._db.execute(
+                    "UPDATE collections SET salt = ?, version = ? WHERE id = ?",
+                    (salt, version, old.number),
+                )
+                fresh[old.name] = (old.number, old.name, salt, version)
+        self._forget_pages()
+        self._master, before = master, self._master
+        try:
+            for name, row in fresh.items():
+                self._collections[name] = self._load(*row)
+        finally:
+            self._master = before
+
+    def _forget_pages(self) -> None:
+        """Fold the log of changes into the database and empty it: it holds what was overwritten."""
+        with storing(self.folder):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of it on disk, or none."""
+        with storing(self.folder), transaction(self._db):
+            yield

@@ -1,0 +1,276 @@
+"""The service over HTTP. Endpoints block in threads; what they wait for is the embedding worker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Security
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.security import HTTPBearer
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from minusface import __version__
+from minusface.errors import MinusfaceError
+from minusface.index import ConflictError, StorageError, UnknownCollectionError, UnknownPersonError
+from minusface.serve import schemas as s
+from minusface.serve.batching import BusyError
+from minusface.serve.gate import Gate, Refusal, problem
+from minusface.serve.images import ImageError, NaturalImageError
+from minusface.serve.keys import ApiKey
+from minusface.serve.pages import docs_page
+from minusface.serve.service import Service
+
+# The first that fits, from the particular to the general.
+ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
+    (NaturalImageError, 422, "looks_like_a_photo"),
+    (ImageError, 422, "bad_image"),
+    (UnknownPersonError, 404, "unknown_person"),
+    (UnknownCollectionError, 404, "unknown_collection"),
+    (ConflictError, 409, "conflict"),
+    (BusyError, 503, "busy"),
+    (StorageError, 503, "storage"),
+    (MinusfaceError, 422, "invalid"),
+)
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    code: {"model": s.Problem} for code in (400, 401, 403, 408, 413, 415, 422, 429, 503)
+}
+MISSING: dict[int | str, dict[str, Any]] = {404: {"model": s.Problem}}
+CONFLICT: dict[int | str, dict[str, Any]] = {409: {"model": s.Problem}}
+Once = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=200,
+        description="The same for every try of one enrolment: it is done once",
+    ),
+]
+
+
+def create_app(service: Service) -> FastAPI:
+    """The application of a service; its end closes the service."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.close()
+
+    app = FastAPI(
+        title="minusface",
+        version=__version__,
+        description="Face recognition from protected images. Photos are never accepted.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        responses={},
+    )
+    app.include_router(_open_routes(app, service))
+    app.include_router(_guarded_routes(service))
+    _handlers(app, service)
+    app.add_middleware(Gate, service=service)
+    if service.settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=service.settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
+        )
+    return app
+
+
+def _open_routes(app: FastAPI, service: Service) -> APIRouter:
+    router = APIRouter(tags=["state"])
+
+    @router.get("/healthz", response_model=s.Health)
+    def health() -> dict[str, str]:
+        """The process lives."""
+        return {"status": "ok"}
+
+    @router.get("/readyz", response_model=s.Health, responses={503: {"model": s.Problem}})
+    def ready() -> Any:
+        """It can answer."""
+        if service.ready():
+            return {"status": "ready"}
+        return _problem(503, "not_ready", "The service cannot answer now.", retry=5)
+
+    @router.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        page, policy = docs_page(app.openapi())
+        return HTMLResponse(page, headers={"content-security-policy": policy})
+
+    if service.settings.metrics:
+
+        @router.get("/metrics", include_in_schema=False)
+        def metrics() -> Response:
+            return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    return router
+
+
+def _allowed(scope: str) -> Callable[[Request], ApiKey]:
+    """The request's key, if it may do this; the gate has found it."""
+
+    def check(request: Request) -> ApiKey:
+        key: ApiKey = request.state.key
+        if scope not in key.scopes:
+            raise Refusal(403, "forbidden", f"This API key lacks the scope {scope!r}.")
+        return key
+
+    return check
+
+
+Enroller = Annotated[ApiKey, Depends(_allowed("enroll"))]
+Verifier = Annotated[ApiKey, Depends(_allowed("verify"))]
+Admin = Annotated[ApiKey, Depends(_allowed("admin"))]
+
+
+def _guarded_routes(service: Service) -> APIRouter:
+    bearer = HTTPBearer(auto_error=False, description="An API key made with minusface keys add")
+    router = APIRouter(prefix="/v1", responses=ANSWERS, dependencies=[Security(bearer)])
+    _enrolling(router, service)
+    _asking(router, service)
+    _administering(router, service)
+    return router
+
+
+def _enrolling(router: APIRouter, service: Service) -> None:
+    def enroll_one(
+        request: Request, key: ApiKey, asked: s.EnrollRequest, once: str | None
+    ) -> dict[str, Any]:
+        _fact(request, service, key, asked.person, images=len(asked.images))
+        added = service.enroll(key.collection, asked.person, asked.images, once)
+        return {"person": asked.person, "templates": added.templates, "replayed": added.replayed}
+
+    @router.post("/enroll", response_model=s.Enrolled, responses=CONFLICT)
+    def enroll(
+        request: Request, asked: s.EnrollRequest, key: Enroller, once: Once = None
+    ) -> dict[str, Any]:
+        """Enroll protected images of a person, new or known (scope enroll)."""
+        return enroll_one(request, key, asked, once)
+
+    @router.post("/enroll/batch", response_model=s.BatchEnrolled, responses=CONFLICT)
+    def enroll_batch(
+        request: Request, asked: s.BatchEnrollRequest, key: Enroller, once: Once = None
+    ) -> dict[str, Any]:
+        """Enroll several people, one after the other (scope enroll).
+
+        Stops at the first that fails; tried again under the same idempotency key it goes on from there.
+        """
+        people = [
+            enroll_one(request, key, one, None if once is None else f"{once}#{number}")
+            for number, one in enumerate(asked.people)
+        ]
+        return {"people": people}
+
+
+def _asking(router: APIRouter, service: Service) -> None:
+    @router.post("/verify", response_model=s.Verified, responses=MISSING)
+    def verify(request: Request, asked: s.VerifyRequest, key: Verifier) -> dict[str, Any]:
+        """Is it this person? (scope verify)"""
+        _fact(request, service, key, asked.person)
+        score, threshold, fmr = service.verify(key.collection, asked.person, asked.image, asked.fmr)
+        same = score >= threshold
+        request.state.facts["same"] = same
+        return {"same": same, "score": score, "threshold": threshold, "fmr": fmr}
+
+    @router.post("/identify", response_model=s.Identified)
+    def identify(request: Request, asked: s.IdentifyRequest, key: Verifier) -> dict[str, Any]:
+        """Who is it? (scope verify)"""
+        hits, threshold, fmr = service.identify(key.collection, asked.image, asked.count, asked.fmr)
+        request.state.facts["found"] = len(hits)
+        matches = [{"person": hit.person, "score": hit.score} for hit in hits]
+        return {"matches": matches, "threshold": threshold, "fmr": fmr}
+
+    @router.get("/model", response_model=s.About)
+    def about(request: Request) -> dict[str, Any]:
+        """What protected images must be like (any scope)."""
+        card = service.card
+        return {
+            "size": card.size,
+            "channels": card.channels,
+            "n_duplicate": card.n_duplicate,
+            "model": card.fingerprint,
+            "thresholds": service.thresholds,
+            "fmr": service.fmr,
+            "max_images": service.settings.max_images,
+        }
+
+
+def _administering(router: APIRouter, service: Service) -> None:
+    @router.get("/people", response_model=s.PeoplePage)
+    def people(
+        key: Admin,
+        after: Annotated[int, Query(ge=0, le=2**62)] = 0,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> dict[str, Any]:
+        """Who is enrolled (scope admin)."""
+        found = service.people(key.collection, after, limit)
+        entries = [{"person": one.name, "templates": one.templates} for one in found]
+        return {"people": entries, "after": found[-1].cursor if len(found) == limit else None}
+
+    @router.post("/erase", response_model=s.Erased, responses=MISSING)
+    def erase(request: Request, asked: s.PersonRequest, key: Admin) -> dict[str, Any]:
+        """Erase everything of a person; it is gone when this answers (scope admin)."""
+        _fact(request, service, key, asked.person)
+        return {"templates": service.erase(key.collection, asked.person)}
+
+    @router.post("/rekey", response_model=s.Rekeyed)
+    def rekey(key: Admin, asked: s.Strict) -> dict[str, Any]:
+        """Bring the collection under new keys, without photos; takes a while (scope admin)."""
+        return {"version": service.rekey(key.collection)}
+
+
+def _fact(request: Request, service: Service, key: ApiKey, person: str, **more: Any) -> None:
+    """For the audit log."""
+    facts = request.state.facts
+    facts.setdefault("people", []).append(service.audit.pseudonym(key.collection, person))
+    for name, value in more.items():
+        facts[name] = facts.get(name, 0) + value
+
+
+def _problem(status: int, error: str, message: str, retry: int | None = None) -> JSONResponse:
+    headers = None if retry is None else {"retry-after": str(retry)}
+    return JSONResponse({"error": error, "message": message}, status, headers)
+
+
+def _handlers(app: FastAPI, service: Service) -> None:
+    async def ours(request: Request, error: Exception) -> Response:
+        status, word = next((code, w) for kind, code, w in ERRORS if isinstance(error, kind))
+        service.metrics.refused.labels(word).inc()
+        message = " ".join(str(error).split())
+        if isinstance(error, StorageError):
+            message = "The gallery cannot be written or read now; nothing was changed."
+        return _problem(status, word, message, retry=2 if status == 503 else None)
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        # What was given is not repeated: it may be an image or a name.
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return _problem(422, "invalid", f"{where}: {first['msg']}")
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        if isinstance(error, Refusal):
+            service.metrics.refused.labels(error.error).inc()
+            return problem(error)
+        answer = _problem(error.status_code, "http", str(error.detail))
+        answer.headers.update(error.headers or {})
+        return answer
+
+    async def ours_fault(request: Request, error: Exception) -> Response:
+        return _problem(500, "internal", "Something went wrong on the server.")
+
+    handlers: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+        MinusfaceError: ours,
+        RequestValidationError: invalid,
+        HTTPException: http,
+        Exception: ours_fault,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)

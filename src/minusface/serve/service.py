@@ -1,0 +1,201 @@
+"""What a service does, apart from HTTP: images to templates to answers, within a key's collection."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from concurrent.futures import TimeoutError as FutureTimeoutError
+
+import numpy as np
+import numpy.typing as npt
+
+from minusface.errors import MinusfaceError, choice_error
+from minusface.index import (
+    Added,
+    ConflictError,
+    Hit,
+    LocalIndex,
+    Person,
+    Request,
+    UnknownPersonError,
+    load_master,
+)
+from minusface.runtime import RecognizerModel, from_bytes
+from minusface.serve.batching import Batcher, BusyError
+from minusface.serve.images import ImageError, decode_image
+from minusface.serve.keys import ApiKeys
+from minusface.serve.limits import RateLimit
+from minusface.serve.settings import Settings
+from minusface.serve.watch import Audit, Metrics
+
+Floats = npt.NDArray[np.float32]
+KEYS = "keys.json"
+
+
+class Service:
+    """Model, index, keys, limits and logs of a running service.
+
+    Args:
+        settings: of it.
+
+    Raises:
+        MinusfaceError: a model, key or folder that does not serve; thresholds are missing.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.model = RecognizerModel(settings.model, settings.variant, settings.threads)
+        self.card = self.model.card
+        self.thresholds = dict(self.card.thresholds)
+        if settings.threshold is not None:
+            self.thresholds["custom"] = settings.threshold
+        self.fmr = self._default_fmr()
+        master = load_master(settings.master_key_file)
+        settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.keys = ApiKeys(settings.data / KEYS)
+        self.index = LocalIndex(
+            settings.data / "gallery",
+            self.card.embedding_size,
+            master,
+            model=self.card.fingerprint,
+        )
+        self._creating = threading.Lock()
+        self.limit = RateLimit(settings.rate, settings.burst)
+        self.metrics = Metrics()
+        self.audit = Audit(settings.data / "audit.log", master)
+        self.batcher = Batcher(
+            self.model.embed,
+            settings.batch,
+            settings.batch_wait_ms / 1000,
+            settings.waiting,
+            self.metrics.batches.observe,
+        )
+
+    def ready(self) -> bool:
+        """Whether it can answer."""
+        try:
+            self.index.collections()
+            return self.batcher.alive
+        except MinusfaceError:
+            return False
+
+    def close(self) -> None:
+        """Finish what waits and give everything back."""
+        self.batcher.close()
+        self.index.close()
+        self.audit.close()
+
+    def enroll(
+        self, collection: str, person: str, images: Sequence[str], request: str | None
+    ) -> Added:
+        """Enroll a person's images; see :meth:`minusface.index.Index.add`.
+
+        Raises:
+            MinusfaceError: an image that is refused, a name that does not serve, a key used otherwise.
+        """
+        self._ensure(collection)
+        rows = self.embed(images)
+        once = None
+        if request is not None:
+            digest = hashlib.sha256(person.encode("utf-8", "surrogatepass"))
+            for image in images:
+                digest.update(hashlib.sha256(image.encode()).digest())
+            once = Request(request, digest.digest())
+        return self.index.add(collection, person, rows, once)
+
+    def verify(
+        self, collection: str, person: str, image: str, fmr: str | None
+    ) -> tuple[float, float, str]:
+        """Score, threshold and the threshold's name.
+
+        Raises:
+            UnknownPersonError: nobody of this name.
+        """
+        name, threshold = self.threshold(fmr)
+        self._ensure(collection)
+        score = float(self.index.scores(collection, person, self.embed([image]))[0])
+        return score, threshold, name
+
+    def identify(
+        self, collection: str, image: str, count: int, fmr: str | None
+    ) -> tuple[list[Hit], float, str]:
+        """Who reaches the threshold, best first; the threshold and its name."""
+        name, threshold = self.threshold(fmr)
+        self._ensure(collection)
+        hits = self.index.search(collection, self.embed([image]), count)[0]
+        return [hit for hit in hits if hit.score >= threshold], threshold, name
+
+    def people(self, collection: str, after: int, limit: int) -> list[Person]:
+        """A page of people."""
+        self._ensure(collection)
+        return self.index.people(collection, after, limit)
+
+    def erase(self, collection: str, person: str) -> int:
+        """Erase a person; how many templates they had."""
+        self._ensure(collection)
+        return self.index.erase(collection, person)
+
+    def rekey(self, collection: str) -> int:
+        """New keys for a collection; their version."""
+        self._ensure(collection)
+        return self.index.rekey(collection)
+
+    def embed(self, images: Sequence[str]) -> Floats:
+        """Base64 PNGs to templates (B, D).
+
+        Raises:
+            ImageError: one of them is refused; it is numbered where there are several.
+            BusyError: too much is waiting.
+        """
+        if len(images) > self.settings.max_images:
+            raise ImageError(
+                f"{len(images)} images, expected at most {self.settings.max_images} a request"
+            )
+        card = self.card
+        pictures = np.stack([decode_image(text, card.size, card.n_duplicate) for text in images])
+        future = self.batcher.submit(from_bytes(pictures))
+        self.metrics.waiting.set(self.batcher.count)
+        try:
+            return future.result(self.settings.work_seconds)
+        except FutureTimeoutError as error:
+            future.cancel()
+            raise BusyError("the images were not embedded in time") from error
+
+    def threshold(self, fmr: str | None) -> tuple[str, float]:
+        """A threshold by the name of its false match rate.
+
+        Raises:
+            MinusfaceError: the model's card does not tell it.
+        """
+        name = fmr or self.fmr
+        if name not in self.thresholds:
+            raise choice_error("false match rate", name, self.thresholds)
+        return name, self.thresholds[name]
+
+    def _default_fmr(self) -> str:
+        if not self.thresholds:
+            raise MinusfaceError(
+                f"{self.settings.model}: its card holds no thresholds; export with --pairs and --faces, or "
+                "give --threshold"
+            )
+        if self.settings.fmr:
+            if self.settings.fmr not in self.thresholds:
+                raise choice_error("false match rate", self.settings.fmr, self.thresholds)
+            return self.settings.fmr
+        if self.settings.threshold is not None:
+            return "custom"
+        return max(self.thresholds, key=lambda name: self.thresholds[name])
+
+    def _ensure(self, collection: str) -> None:
+        """A key's collection is made when it is first used."""
+        if collection in self.index.collections():
+            return
+        with self._creating:
+            try:
+                self.index.create(collection)
+            except ConflictError:
+                return
+
+
+__all__ = ["KEYS", "Service", "UnknownPersonError"]

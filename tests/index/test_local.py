@@ -1,0 +1,363 @@
+"""The embedded index: exactness against brute force, erasure, tenants, idempotency, faults."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minusface.errors import MinusfaceError
+from minusface.index import (
+    ConflictError,
+    LocalIndex,
+    Request,
+    StorageError,
+    UnknownCollectionError,
+    UnknownPersonError,
+)
+from minusface.index.nearest import Nearest
+from minusface.index.schema import DATABASE
+
+D = 16
+MASTER = bytes(range(32))
+Open = Callable[..., LocalIndex]
+
+
+def unit(count: int, dimension: int = D, seed: int = 0) -> np.ndarray:
+    rows = np.random.default_rng(seed).standard_normal((count, dimension))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Open]:
+    """Opens the index of the test's folder; the one before is closed first, as at a restart."""
+    now: list[LocalIndex] = []
+
+    def call(
+        folder: Path = tmp_path / "index", master: bytes = MASTER, **more: object
+    ) -> LocalIndex:
+        while now:
+            now.pop().close()
+        now.append(LocalIndex(folder, D, master, **more))  # type: ignore[arg-type]
+        return now[0]
+
+    yield call
+    while now:
+        now.pop().close()
+
+
+def brute(rows: dict[str, np.ndarray], query: np.ndarray, count: int) -> list[tuple[str, float]]:
+    """Best cosine of each person, best first: the slow, obvious way."""
+    best = {p: float((v.astype(np.float64) @ query).max()) for p, v in rows.items()}
+    return sorted(best.items(), key=lambda item: (-item[1], item[0]))[:count]
+
+
+def test_answers_are_those_of_brute_force(opened: Open) -> None:
+    index = opened()
+    index.create("a")
+    vectors, rows = unit(120), {}
+    for person in range(40):
+        rows[f"p{person}"] = vectors[3 * person : 3 * person + 3]
+        index.add("a", f"p{person}", rows[f"p{person}"])
+    queries = unit(10, seed=1)
+    for again in (index.search("a", queries, 7), opened().search("a", queries, 7)):
+        for query, hits in zip(queries, again, strict=True):
+            wanted = brute(rows, query, 7)
+            assert [h.person for h in hits] == [p for p, _ in wanted]
+            np.testing.assert_allclose([h.score for h in hits], [s for _, s in wanted], atol=1e-5)
+    index = opened()
+    np.testing.assert_allclose(
+        index.scores("a", "p3", queries), (queries @ rows["p3"].T).max(1), atol=1e-5
+    )
+    assert len(index.search("a", queries, 1000)[0]) == 40
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=25), st.integers(1, 6))
+def test_any_history_equals_a_dictionary(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, bool]], count: int
+) -> None:
+    index = LocalIndex(tmp_path_factory.mktemp("index"), D, MASTER, exact_below=6)
+    index.create("a")
+    rows: dict[str, np.ndarray] = {}
+    for number, (who, erase) in enumerate(steps):
+        person = f"p{who}"
+        if not erase:
+            vector = unit(1, seed=number)
+            index.add("a", person, vector)
+            rows[person] = np.concatenate([rows[person], vector]) if person in rows else vector
+        elif person in rows:
+            assert index.erase("a", person) == len(rows.pop(person))
+        else:
+            with pytest.raises(UnknownPersonError):
+                index.erase("a", person)
+    query = unit(1, seed=999)
+    assert [h.person for h in index.search("a", query, count)[0]] == [
+        p for p, _ in brute(rows, query[0], count)
+    ]
+    assert {p.name: p.templates for p in index.people("a")} == {p: len(v) for p, v in rows.items()}
+    index.close()
+
+
+def test_erasing_leaves_nothing(opened: Open, tmp_path: Path) -> None:
+    index = opened()
+    index.create("a")
+    vectors = unit(3)
+    index.add("a", "Ann Unmistakable", vectors[:2], Request("k", b"d"))
+    index.add("a", "Bob", vectors[2:])
+    with sqlite3.connect(tmp_path / "index" / DATABASE) as db:
+        blobs = [b for row in db.execute("SELECT uid, vector FROM templates LIMIT 2") for b in row]
+        blobs += [row[0] for row in db.execute("SELECT name FROM people LIMIT 1")]
+    db.close()
+    files = list((tmp_path / "index").iterdir())
+    assert all(any(b in f.read_bytes() for f in files) for b in blobs)
+    assert index.erase("a", "Ann Unmistakable") == 2
+    for file in (tmp_path / "index").iterdir():
+        data = file.read_bytes()
+        assert not any(blob in data for blob in blobs), file.name
+        assert b"Unmistakable" not in data
+    assert [h.person for h in index.search("a", vectors[:1], 5)[0]] == ["Bob"]
+    with pytest.raises(UnknownPersonError):
+        index.scores("a", "Ann Unmistakable", vectors[:1])
+    assert index.stats("a").templates == 1
+    assert [p.name for p in opened().people("a")] == ["Bob"]
+
+
+def test_names_and_templates_are_never_in_plain(opened: Open, tmp_path: Path) -> None:
+    index = opened()
+    index.create("a")
+    rows = unit(2)
+    index.add("a", "Ann Unmistakable", rows)
+    rotated = index._collections["a"].keys.rotate(rows)
+    for file in (tmp_path / "index").iterdir():
+        data = file.read_bytes()
+        assert b"Unmistakable" not in data
+        assert rows[0].tobytes() not in data
+        assert rotated[0].tobytes() not in data
+
+
+def test_an_older_backup_brings_nobody_back(opened: Open, tmp_path: Path) -> None:
+    index = opened()
+    for name in ("a", "b"):
+        index.create(name)
+        index.add(name, "Ann", unit(2))
+        index.add(name, "Bob", unit(1, seed=5))
+    backup = tmp_path / "backup.sqlite"
+    index.backup(backup)
+    index.erase("a", "Ann")
+    index.drop("b")
+    index.close()
+    for file in (tmp_path / "index").glob("gallery.sqlite*"):
+        file.unlink()
+    (tmp_path / "index" / DATABASE).write_bytes(backup.read_bytes())
+    index = opened()
+    assert index.collections() == ["a"]
+    assert [p.name for p in index.people("a")] == ["Bob"]
+    # Enrolled anew, they are there: only what was erased is gone.
+    index.add("a", "Ann", unit(2))
+    assert len(opened().people("a")) == 2
+
+
+def test_tenants_do_not_see_each_other(opened: Open) -> None:
+    index = opened()
+    for name in ("a", "b"):
+        index.create(name)
+        index.add(name, "Ann", unit(1))
+    index.erase("a", "Ann")
+    assert index.search("a", unit(1), 3) == [[]]
+    assert index.search("b", unit(1), 3)[0][0].score == pytest.approx(1, abs=1e-5)
+    keys = [index._collections[name].keys for name in ("a", "b")]
+    assert abs(float((keys[0].rotate(unit(1)) * keys[1].rotate(unit(1))).sum())) < 0.95
+    with pytest.raises(UnknownCollectionError, match="no collection 'c'"):
+        index.search("c", unit(1), 1)
+    with pytest.raises(ConflictError):
+        index.create("a")
+    index.drop("a")
+    assert index.collections() == ["b"]
+
+
+def test_a_repeated_request_is_answered_not_done(opened: Open) -> None:
+    index = opened()
+    index.create("a")
+    first = index.add("a", "Ann", unit(1), Request("k", b"one"))
+    again = opened().add("a", "Ann", unit(1), Request("k", b"one"))
+    assert (first.replayed, again.replayed) == (False, True)
+    assert first.templates == again.templates
+    index = opened()
+    assert index.stats("a").templates == 1
+    with pytest.raises(ConflictError, match="idempotency"):
+        index.add("a", "Bob", unit(1), Request("k", b"two"))
+    index.erase("a", "Ann")
+    assert not index.add("a", "Ann", unit(1), Request("k", b"one")).replayed
+
+
+def test_rekeying_keeps_every_answer_and_changes_every_byte(opened: Open, tmp_path: Path) -> None:
+    index = opened()
+    index.create("a")
+    for person in range(5):
+        index.add("a", f"p{person}", unit(2, seed=person))
+    query = unit(1, seed=3)
+    before, old_keys = index.search("a", query, 5), index._collections["a"].keys
+    with sqlite3.connect(tmp_path / "index" / DATABASE) as db:
+        blobs = [row[0] for row in db.execute("SELECT vector FROM templates")]
+    db.close()
+    assert index.rekey("a") == 2
+    for hits, wanted in zip(index.search("a", query, 5)[0], before[0], strict=True):
+        assert hits.person == wanted.person
+        assert hits.score == pytest.approx(wanted.score, abs=1e-5)
+    assert np.abs(index._collections["a"].keys.rotation - old_keys.rotation).max() > 0.1
+    for file in (tmp_path / "index").iterdir():
+        assert not any(blob in file.read_bytes() for blob in blobs)
+    other = bytes(32)
+    index.change_master(other)
+    assert opened(master=other).search("a", query, 5)[0][0].person == before[0][0].person
+    with pytest.raises(MinusfaceError, match="another master key"):
+        opened()
+    assert opened(master=other).stats("a").key_version == 3
+
+
+def test_what_does_not_fit_is_refused(opened: Open, tmp_path: Path) -> None:
+    index = opened(model="one")
+    index.create("a")
+    for vectors in (np.zeros((1, D)), np.full((1, D), np.nan), unit(1, D + 1), np.zeros((0, D))):
+        with pytest.raises(MinusfaceError, match="templates"):
+            index.add("a", "Ann", vectors)
+    for name in ("", " Ann", "A\nnn", "x" * 201):
+        with pytest.raises(MinusfaceError, match="1 to 200 printable"):
+            index.add("a", name, unit(1))
+    with pytest.raises(MinusfaceError, match="another process"):
+        LocalIndex(tmp_path / "index", D, MASTER)
+    with pytest.raises(MinusfaceError, match="made for model 'one', not 'two'"):
+        opened(model="two")
+    assert opened(model="one").collections() == ["a"]
+
+
+def test_a_full_disk_changes_nothing(opened: Open) -> None:
+    index = opened()
+    index.create("a")
+    index.add("a", "Ann", unit(1))
+    pages = index._db.execute("PRAGMA page_count").fetchone()[0]
+    index._db.execute(f"PRAGMA max_page_count = {pages}")
+
+    def fill() -> None:
+        for number in range(200):
+            index.add("a", f"p{number}", unit(20, seed=number))
+
+    with pytest.raises(StorageError, match="full"):
+        fill()
+    before = index.stats("a")
+    assert [h.person for h in index.search("a", unit(1), 1)[0]] == ["Ann"]
+    assert opened().stats("a") == before
+
+
+CHILD = """
+import sys, numpy as np
+from minusface.index import LocalIndex, Request
+index = LocalIndex(sys.argv[1], 16, bytes(range(32)))
+if "a" not in index.collections():
+    index.create("a")
+for n in range(200):
+    vector = np.random.default_rng(n).standard_normal((1, 16)).astype("float32")
+    index.add("a", f"p{n}", vector, Request(f"k{n}", b"d"))
+    print(n, flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_killed_in_the_middle_nothing_acknowledged_is_lost(tmp_path: Path, opened: Open) -> None:
+    folder = tmp_path / "index"
+    acknowledged: set[int] = set()
+    for wait in (20, 90, 10**9):
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(folder)], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        for count, line in enumerate(child.stdout):
+            acknowledged.add(int(line))
+            if count == wait:
+                child.send_signal(signal.SIGKILL)
+                break
+        child.wait(60)
+        child.stdout.close()
+        people = {p.name: p.templates for p in opened().people("a", limit=1000)}
+        assert {f"p{n}" for n in acknowledged} <= set(people)
+        assert set(people.values()) == {1}
+        opened().close()
+    assert acknowledged == set(range(200))
+
+
+def test_many_threads(opened: Open) -> None:
+    index = opened()
+    index.create("a")
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for step in range(10):
+                index.add("a", f"p{number}", unit(1, seed=100 * number + step))
+                index.search("a", unit(2, seed=step), 3)
+            index.erase("a", f"p{number}") if number % 2 else None
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert (index.stats("a").people, index.stats("a").templates) == (3, 30)
+
+
+def test_clock_jumps_do_not_matter(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = opened()
+    index.create("a")
+    index.add("a", "Ann", unit(1))
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    index.erase("a", "Ann")
+    index.add("a", "Ann", unit(1))
+    assert opened().stats("a").templates == 1
+
+
+def test_a_page_of_people(opened: Open) -> None:
+    index = opened()
+    index.create("a")
+    for number in range(7):
+        index.add("a", f"p{number}", unit(1, seed=number))
+    first = index.people("a", limit=3)
+    rest = index.people("a", after=first[-1].cursor)
+    assert [p.name for p in (*first, *rest)] == [f"p{n}" for n in range(7)]
+
+
+def test_coarse_search_finds_what_exact_search_finds() -> None:
+    rows, queries = unit(4000, 64), unit(300, 64, seed=1)
+    numbers = np.arange(4000) * 3 + 7
+    exact, coarse = Nearest(64), Nearest(64, exact_below=100)
+    for start in range(0, 4000, 500):
+        for one in (exact, coarse):
+            one.add(numbers[start : start + 500], rows[start : start + 500])
+    assert exact.exact
+    assert not coarse.exact
+    scores, found = exact.search(queries, 5)
+    near_scores, near = coarse.search(queries, 5)
+    assert (found[:, 0] == near[:, 0]).mean() >= 0.99
+    assert (found == near).mean() >= 0.99
+    np.testing.assert_allclose(scores[:, 0], near_scores[:, 0], atol=1e-3)
+    assert coarse.remove(found[:, 0]) == len(set(found[:, 0]))
+    assert not set(coarse.search(queries, 5)[1].ravel()) & set(found[:, 0])
+    assert len(coarse) == 4000 - len(set(found[:, 0]))
+    assert coarse.remove([]) == 0
+    few = Nearest(64, exact_below=1)
+    few.add(np.array([5]), rows[:1])
+    assert few.search(rows[:1], 3)[1].tolist() == [[5, -1, -1]]

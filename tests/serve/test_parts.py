@@ -1,0 +1,158 @@
+"""Keys, rate limits, micro-batches, settings."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minusface.cli import main
+from minusface.errors import MinusfaceError
+from minusface.serve.batching import Batcher, BusyError
+from minusface.serve.keys import ApiKeys
+from minusface.serve.limits import RateLimit
+from minusface.serve.settings import Settings
+
+
+def test_keys_are_kept_as_hashes_and_seen_at_once(tmp_path: Path) -> None:
+    keys, others = ApiKeys(tmp_path / "keys.json"), ApiKeys(tmp_path / "keys.json")
+    key, token = keys.add("a", ("verify",), name="door")
+    assert token.split("_", 2)[2] not in (tmp_path / "keys.json").read_text()
+    assert (tmp_path / "keys.json").stat().st_mode & 0o077 == 0
+    assert others.find(token) == key
+    for wrong in (
+        "",
+        "mf",
+        token[:-1],
+        token + "a",
+        "mf_" + key.id,
+        f"xx_{token[3:]}",
+        "mf_0_\ud800",
+    ):
+        assert keys.find(wrong) is None
+    keys.revoke(key.id)
+    assert others.find(token) is None
+    with pytest.raises(MinusfaceError, match="unknown API key"):
+        keys.revoke(key.id)
+
+
+def test_keys_expire(tmp_path: Path) -> None:
+    keys = ApiKeys(tmp_path / "keys.json")
+    key, token = keys.add("a", ("verify",), days=2)
+    assert keys.find(token, key.created + 86_400) == key
+    assert keys.find(token, key.created + 2 * 86_400) is None
+
+
+def test_keys_that_make_no_sense(tmp_path: Path) -> None:
+    keys = ApiKeys(tmp_path / "keys.json")
+    with pytest.raises(MinusfaceError, match="unknown scope 'all'"):
+        keys.add("a", ("all",))
+    with pytest.raises(MinusfaceError, match="without scopes"):
+        keys.add("a", ())
+    with pytest.raises(MinusfaceError, match="collection"):
+        keys.add("", ("verify",))
+    (tmp_path / "keys.json").write_text('{"keys": [1]}')
+    with pytest.raises(MinusfaceError, match="damaged key file"):
+        ApiKeys(tmp_path / "keys.json")
+
+
+def test_the_keys_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["--data", str(tmp_path)]
+    assert main(["keys", "add", *data, "--collection", "a", "--name", "door", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert ApiKeys(tmp_path / "keys.json").find(made["token"]) is not None
+    assert main(["keys", "list", *data, "--json"]) == 0
+    listed = capsys.readouterr().out
+    assert "sha256" not in listed
+    assert json.loads(listed)[0]["name"] == "door"
+    assert main(["keys", "revoke", *data, "--id", made["id"]]) == 0
+    assert main(["keys", "list", *data]) == 0
+    assert capsys.readouterr().out == ""
+    for wrong in (["add"], ["revoke"], ["melt"]):
+        assert main(["keys", *wrong, *data]) == 2
+
+
+def test_a_bucket_fills_steadily() -> None:
+    now = [0.0]
+    limit = RateLimit(2.0, 4.0, clock=lambda: now[0])
+    assert [limit.take("a") for _ in range(4)] == [0.0] * 4
+    assert limit.take("a") == pytest.approx(0.5)
+    assert limit.take("b") == 0.0
+    now[0] = 0.5
+    assert limit.take("a") == 0.0
+    assert limit.take("a") > 0
+    now[0] = 100.0
+    assert [limit.take("a") > 0 for _ in range(5)] == [False] * 4 + [True]
+
+
+def test_buckets_do_not_pile_up() -> None:
+    now = [0.0]
+    limit = RateLimit(1.0, 1.0, clock=lambda: now[0])
+    for number in range(10_050):
+        limit.take(str(number))
+    now[0] = 10.0
+    limit.take("last")
+    assert len(limit._buckets) < 10
+
+
+def test_work_is_done_together_and_given_back_apart() -> None:
+    sizes: list[int] = []
+    opened = threading.Event()
+
+    def embed(rows: np.ndarray) -> np.ndarray:
+        opened.wait(5)
+        return rows[:, 0, 0, :1] * 2
+
+    batcher = Batcher(embed, most=4, wait=0.05, waiting=100, seen=sizes.append)
+    images = [np.full((n, 1, 1, 1), n, np.float32) for n in (1, 2, 3, 1, 1)]
+    futures = [batcher.submit(image) for image in images]
+    opened.set()
+    for image, future in zip(images, futures, strict=True):
+        assert (future.result(5) == image[:, 0, 0] * 2).all()
+    assert sum(sizes) == 8
+    assert max(sizes) <= 4
+    assert batcher.count == 0
+    last = batcher.submit(images[0])
+    batcher.close()
+    assert last.result(0).tolist() == [[2.0]]
+    assert not batcher.alive
+    with pytest.raises(BusyError):
+        batcher.submit(images[0])
+
+
+def test_an_error_reaches_whoever_waits_and_the_worker_goes_on() -> None:
+    def embed(rows: np.ndarray) -> np.ndarray:
+        if rows[0, 0, 0, 0] < 0:
+            raise RuntimeError("no")
+        return rows[:, 0, 0, :1]
+
+    batcher = Batcher(embed, most=1)
+    bad = batcher.submit(np.full((1, 1, 1, 1), -1, np.float32))
+    good = batcher.submit(np.ones((1, 1, 1, 1), np.float32))
+    with pytest.raises(RuntimeError, match="no"):
+        bad.result(5)
+    assert good.result(5).tolist() == [[1.0]]
+    batcher.close()
+
+
+def test_a_full_queue_refuses() -> None:
+    opened = threading.Event()
+    batcher = Batcher(lambda rows: (opened.wait(5), rows[:, 0, 0])[1], most=1, waiting=3)
+    futures = [batcher.submit(np.ones((1, 1, 1, 1), np.float32)) for _ in range(3)]
+    with pytest.raises(BusyError, match="busy"):
+        batcher.submit(np.ones((1, 1, 1, 1), np.float32))
+    opened.set()
+    assert all(len(future.result(5)) == 1 for future in futures)
+    batcher.close()
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINUSFACE_RATE", "7")
+    monkeypatch.setenv("MINUSFACE_CORS_ORIGINS", '["https://a.example"]')
+    settings = Settings(model=Path("m"), data=Path("d"))
+    assert (settings.rate, settings.cors_origins) == (7.0, ["https://a.example"])
+    with pytest.raises(ValueError, match="port"):
+        Settings(model=Path("m"), data=Path("d"), port=70_000)
