@@ -9,8 +9,8 @@ import sys
 import torch
 
 from minusface.config import GeneratorConfig, HeadConfig, RecognizerConfig, TrainConfig
+from minusface.train.build import build_task
 from minusface.train.losses import Faces
-from minusface.train.tasks import build_task
 
 
 def test_a_step_is_the_same_with_and_without() -> None:

@@ -81,6 +81,11 @@ class LossConfig:
     """Weight of the L1 distance between the crop and its regeneration."""
     beta: float = 1.0
     """Weight of the recognition loss."""
+    shuffled: float = 0.0
+    """Weight of the recognition loss of a second recogniser, which sees protected images while the generator
+    is trained: identity then survives the shuffle better (not in the paper; audit what it costs)."""
+    views: int = 2
+    """Permutations an image for that recogniser."""
     sparsity: float = 0.0
     """Weight of the KL sparsity of the generator's bottleneck; 0 in the paper."""
     sparsity_target: float = 0.05

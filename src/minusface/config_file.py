@@ -102,12 +102,16 @@ def useless(config: TrainConfig) -> list[str]:
     if config.task == "plain":
         reasons |= {"generator.": task, "start.generator": task, "codec.name": task}
         reasons["codec.ratio"] = task
-    if two_parts:
+    if two_parts and (config.task == "toy" or config.loss.shuffled == 0):
         reasons["recognizer.input"] = f"{task}: features are never transformed"
     if config.head.weight == 0:
         reasons["head."] = "head.weight is 0"
     if config.distill.teacher is None:
         reasons["distill."] = "distill.teacher is not given"
+    if config.loss.shuffled == 0:
+        reasons["loss.views"] = "loss.shuffled is 0"
+    if config.task == "toy":
+        reasons["loss.shuffled"] = "task is toy"
     if config.loss.sparsity == 0:
         reasons["loss.sparsity_target"] = "loss.sparsity is 0"
     if config.stage2.obfuscation != "mask":

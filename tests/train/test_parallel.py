@@ -43,10 +43,11 @@ from minusface.recognize import Recognizer
 from minusface.share import Dropout, Share, sharing
 from minusface.train import run
 from minusface.train.augment import augment
+from minusface.train.build import build_task
 from minusface.train.distort import distort
 from minusface.train.plan import Progress
 from minusface.train.run import train
-from minusface.train.tasks import Task, build_task
+from minusface.train.tasks import Task
 from tests.processes import free_port, start, together
 
 SIZE = 16

@@ -31,8 +31,9 @@ from minusface.config import (
 from minusface.errors import MinusfaceError
 from minusface.protect import DWTCodec, Protector, draw_mask, draw_permutation
 from minusface.recognize import Recognizer
+from minusface.train.build import build_task
 from minusface.train.schedule import build_optimizer
-from minusface.train.tasks import Faces, StageOne, StageTwo, Task, build_task, consistency, sparsity
+from minusface.train.tasks import Faces, StageOne, StageTwo, Task, consistency, sparsity
 from tests.reference import codec as literal
 from tests.reference import heads, losses
 

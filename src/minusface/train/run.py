@@ -20,6 +20,7 @@ from minusface.files import write_atomically
 from minusface.recognize import Teacher, load_teacher
 from minusface.share import Share
 from minusface.train.augment import augment, to_crops
+from minusface.train.build import build_task
 from minusface.train.distort import distort
 from minusface.train.loggers import Logger
 from minusface.train.loop import fit, rehearse
@@ -27,7 +28,7 @@ from minusface.train.losses import Faces
 from minusface.train.parallel import pick_device, replicate, synchronise_norms
 from minusface.train.plan import LoopConfig, Outcome, Progress, Rehearsal, step_seed
 from minusface.train.settings import check_settings
-from minusface.train.tasks import Task, build_task
+from minusface.train.tasks import Task
 
 # Augmentation draws from a stream of its own, so that a task may draw as much as it likes.
 AUGMENT_STREAM = 0x5EED

@@ -29,6 +29,8 @@ RANGES: dict[str, tuple[float, bool, float, bool]] = {
     "stage2.consistency": (0, True, float("inf"), False),
     "loss.alpha": (0, True, float("inf"), False),
     "loss.beta": (0, True, float("inf"), False),
+    "loss.shuffled": (0, True, float("inf"), False),
+    "loss.views": (1, True, float("inf"), False),
     "loss.sparsity": (0, True, float("inf"), False),
     "loss.sparsity_target": (0, False, 1, False),
     "head.weight": (0, True, float("inf"), False),

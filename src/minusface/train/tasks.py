@@ -14,18 +14,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from minusface import collectives
-from minusface.checkpoint import load_into, load_part
+from minusface.checkpoint import load_into
 from minusface.config import TrainConfig
-from minusface.errors import MinusfaceError
 from minusface.protect import Protector, draw_mask, draw_permutation
 from minusface.protect.codec import BlockCodec
-from minusface.protect.generator import UNet
-from minusface.recognize import Recognizer, Teacher, warm_start
-from minusface.recognize.iresnet import IResNet
+from minusface.recognize import Recognizer, Teacher
 from minusface.recognize.recognizer import RecognizerKind
 from minusface.share import Share, sharing
 from minusface.train.losses import Faces, IdentityLoss, Losses, consistency, sparsity
-from minusface.train.settings import check_settings
 
 # How many people; a number a branch where there are branches.
 Classes = int | Sequence[int]
@@ -57,6 +53,10 @@ class Task(nn.Module):
         """Channels that the recogniser reads."""
         return 3
 
+    def recognizers(self) -> list[Recognizer]:
+        """All that are trained."""
+        return [self.recognizer]
+
     def forward(self, faces: Faces, random: torch.Generator) -> Losses:
         """Named losses of a batch; ``total`` is what is minimised.
 
@@ -80,7 +80,7 @@ class Task(nn.Module):
 
     def replicated(self) -> nn.ModuleList:
         """The networks that every process holds whole and trains on its own samples."""
-        parts: list[nn.Module] = [self.recognizer]
+        parts: list[nn.Module] = [*self.recognizers()]
         if self.protector is not None and "generator" in self.groups():
             parts.append(self.protector.generator)
         return nn.ModuleList(parts)
@@ -93,7 +93,8 @@ class Task(nn.Module):
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable parameters by what they belong to; each group gets its own learning rate."""
-        groups = {"recognizer": [*self.recognizer.parameters(), *self.identity.parameters()]}
+        own = [p for recognizer in self.recognizers() for p in recognizer.parameters()]
+        groups = {"recognizer": [*own, *self.identity.parameters()]}
         if self.protector is not None:
             trained = [p for p in self.protector.generator.parameters() if p.requires_grad]
             if trained:
@@ -182,16 +183,24 @@ class StageOne(Task):
             made = self.protector.subtract(crops)
             regenerated = codec.decode(made.regenerated)
             return regenerated * 2 - 1, self.recognizer(made.residue), made.latent
-        narrow = torch.is_autocast_enabled(crops.device.type)
-        dtype = torch.get_autocast_dtype(crops.device.type) if narrow else None
-        # Channels innermost, once: four convolutions and gradients would each turn them around.
-        features = codec.encode(crops, dtype).contiguous(memory_format=torch.channels_last)
-        hidden, latent = generator.hidden(features)
         last = generator.project
         assert last.bias is not None
+        features, hidden, latent = self.before_last(crops)
         regenerated = codec.decode_projected(hidden, last.weight, last.bias)
         embeddings = self.recognizer.forward_difference(features, hidden, last.weight, last.bias)
         return regenerated * 2 - 1, embeddings, latent
+
+    def before_last(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features x, what enters the generator's last convolution, and the latent."""
+        assert self.protector is not None
+        narrow = torch.is_autocast_enabled(crops.device.type)
+        dtype = torch.get_autocast_dtype(crops.device.type) if narrow else None
+        # Channels innermost, once: four convolutions and gradients would each turn them around.
+        codec = self.protector.codec
+        assert isinstance(codec, BlockCodec)
+        features = codec.encode(crops, dtype)
+        features = features.contiguous(memory_format=torch.channels_last)
+        return features, *self.protector.generator.hidden(features)
 
 
 class StageTwo(Task):
@@ -249,59 +258,3 @@ class StageTwo(Task):
         n = settings.n_duplicate
         views = [torch.cat(images[i : i + n], dim=1) for i in range(0, copies, n)]
         return torch.cat(views).float()
-
-
-def build_task(config: TrainConfig, classes: Classes, teacher: Teacher | None) -> Task:
-    """The task of a config, with fresh weights drawn from the config's seed.
-
-    Raises:
-        MinusfaceError: settings that do not go together, or a start checkpoint of the wrong kind.
-    """
-    check_settings(config)
-    simple: dict[str, Callable[[TrainConfig, Classes, Teacher | None], Task]] = {
-        "plain": Plain,
-        "toy": StageOne,
-        "stage1": StageOne,
-    }
-    if config.task == "toy" and config.codec.name != "raw":
-        raise MinusfaceError(
-            f"task toy: works on pixels, expected codec.name raw, not {config.codec.name}"
-        )
-    if config.task == "stage1" and config.codec.name == "raw":
-        raise MinusfaceError("task stage1: codec.name raw is the toy case; expected dct or dwt")
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        if config.task == "stage2":
-            task: Task = StageTwo(config, classes, teacher, _frozen_protector(config))
-        else:
-            task = simple[config.task](config, classes, teacher)
-    for module in task.modules():
-        if isinstance(module, (UNet, IResNet)):
-            module.recompute = config.recompute
-    if config.start.recognizer is not None:
-        tensors = load_part(config.start.recognizer, prefix="recognizer.")
-        warm_start(task.recognizer, tensors)
-    if config.task != "stage2" and config.start.generator and task.protector is not None:
-        started = Protector.load(config.start.generator)
-        tensors = started.generator.state_dict()
-        load_into(task.protector.generator, tensors, f"start.generator {config.start.generator}")
-    return task
-
-
-def _frozen_protector(config: TrainConfig) -> Protector:
-    """Stage 2's protector, from the stage-1 checkpoint it is given."""
-    if config.start.generator is None:
-        raise MinusfaceError(
-            "task stage2: start.generator is missing, expected a stage-1 checkpoint"
-        )
-    loaded = Protector.load(config.start.generator)
-    if loaded.codec_config != config.codec or loaded.generator_config != config.generator:
-        raise MinusfaceError(
-            f"{config.start.generator}: made with {loaded.codec_config} and {loaded.generator_config}, "
-            f"but the config has {config.codec} and {config.generator}"
-        )
-    if loaded.n_duplicate != config.stage2.n_duplicate:
-        generator = loaded.generator.state_dict()
-        loaded = Protector(config.codec, config.generator, config.stage2.n_duplicate)
-        loaded.generator.load_state_dict(generator)
-    return loaded

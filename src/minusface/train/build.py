@@ -1,0 +1,83 @@
+"""From a config to its task, with fresh weights or those of the checkpoints it starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from minusface.checkpoint import load_into, load_part
+from minusface.config import TrainConfig
+from minusface.errors import MinusfaceError
+from minusface.protect import Protector
+from minusface.protect.generator import UNet
+from minusface.recognize import Recognizer, Teacher, warm_start
+from minusface.recognize.iresnet import IResNet
+from minusface.train.settings import check_settings
+from minusface.train.shuffled import SHUFFLED, ShuffledStageOne
+from minusface.train.tasks import Classes, Plain, StageOne, StageTwo, Task
+
+
+def build_task(config: TrainConfig, classes: Classes, teacher: Teacher | None) -> Task:
+    """The task of a config, with fresh weights drawn from the config's seed.
+
+    Raises:
+        MinusfaceError: settings that do not go together, or a start checkpoint of the wrong kind.
+    """
+    check_settings(config)
+    simple: dict[str, Callable[[TrainConfig, Classes, Teacher | None], Task]] = {
+        "plain": Plain,
+        "toy": StageOne,
+        "stage1": ShuffledStageOne if config.loss.shuffled > 0 else StageOne,
+    }
+    if config.task == "toy" and config.codec.name != "raw":
+        raise MinusfaceError(
+            f"task toy: works on pixels, expected codec.name raw, not {config.codec.name}"
+        )
+    if config.task == "stage1" and config.codec.name == "raw":
+        raise MinusfaceError("task stage1: codec.name raw is the toy case; expected dct or dwt")
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        if config.task == "stage2":
+            task: Task = StageTwo(config, classes, teacher, _frozen_protector(config))
+        else:
+            task = simple[config.task](config, classes, teacher)
+    for module in task.modules():
+        if isinstance(module, (UNet, IResNet)):
+            module.recompute = config.recompute
+    if config.start.recognizer is not None:
+        for recognizer in task.recognizers():
+            warm_start(recognizer, _start_of(recognizer, config.start.recognizer))
+    if config.task != "stage2" and config.start.generator and task.protector is not None:
+        started = Protector.load(config.start.generator)
+        tensors = started.generator.state_dict()
+        load_into(task.protector.generator, tensors, f"start.generator {config.start.generator}")
+    return task
+
+
+def _start_of(recognizer: Recognizer, path: str) -> dict[str, torch.Tensor]:
+    """Weights to begin with: stage 1 may hold a second recogniser, which has seen protected images."""
+    if recognizer.kind == "protected":
+        seen = load_part(path, prefix=SHUFFLED)
+        if seen:
+            return seen
+    return load_part(path, prefix="recognizer.")
+
+
+def _frozen_protector(config: TrainConfig) -> Protector:
+    """Stage 2's protector, from the stage-1 checkpoint it is given."""
+    if config.start.generator is None:
+        raise MinusfaceError(
+            "task stage2: start.generator is missing, expected a stage-1 checkpoint"
+        )
+    loaded = Protector.load(config.start.generator)
+    if loaded.codec_config != config.codec or loaded.generator_config != config.generator:
+        raise MinusfaceError(
+            f"{config.start.generator}: made with {loaded.codec_config} and {loaded.generator_config}, "
+            f"but the config has {config.codec} and {config.generator}"
+        )
+    if loaded.n_duplicate != config.stage2.n_duplicate:
+        generator = loaded.generator.state_dict()
+        loaded = Protector(config.codec, config.generator, config.stage2.n_duplicate)
+        loaded.generator.load_state_dict(generator)
+    return loaded
