@@ -115,13 +115,27 @@ def test_viewing(bench: Bench) -> None:
     assert plain.measures["contours of others"] < 0.8  # type: ignore[operator]
 
 
-def test_the_judge_knows_the_photo_itself(scene: Scene, tmp_path: Path) -> None:
-    class Distance(torch.nn.Module):
-        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-            return (a - b).abs().mean((1, 2, 3))
+def write_distance(path: Path) -> None:
+    """A model of two images: the mean of their absolute difference."""
+    import onnx
+    from onnx import TensorProto, helper
 
-    path = tmp_path / "distance.pt"
-    torch.jit.script(Distance()).save(str(path))
+    images = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["b", 3, "h", "w"]) for n in "xy"]
+    nodes = [
+        helper.make_node("Sub", ["x", "y"], ["d"]),
+        helper.make_node("Abs", ["d"], ["a"]),
+        helper.make_node("ReduceMean", ["a", "axes"], ["m"], keepdims=0),
+    ]
+    axes = helper.make_tensor("axes", TensorProto.INT64, [3], [1, 2, 3])
+    out = helper.make_tensor_value_info("m", TensorProto.FLOAT, ["b"])
+    graph = helper.make_graph(nodes, "distance", images, [out], [axes])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, path)
+
+
+def test_the_judge_knows_the_photo_itself(scene: Scene, tmp_path: Path) -> None:
+    path = tmp_path / "distance.onnx"
+    write_distance(path)
     judge = Judge(scene, colours_ruler(), Lpips(path), similar=10)
     found = judge.recovered((scene.test.crops() + 1) / 2)
     assert found["ssim"] == pytest.approx(1, abs=1e-4)
@@ -129,8 +143,8 @@ def test_the_judge_knows_the_photo_itself(scene: Scene, tmp_path: Path) -> None:
     assert found["lpips"] == pytest.approx(0, abs=1e-6)
     assert found["psnr"] == 99
     assert found["replay"] == pytest.approx(judge.passing)
-    (tmp_path / "bad.pt").write_bytes(b"no model")
-    with pytest.raises(MinusfaceError, match="not a TorchScript"):
-        Lpips(tmp_path / "bad.pt")
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    with pytest.raises(MinusfaceError, match="not a usable ONNX model"):
+        Lpips(tmp_path / "bad.onnx")
     with pytest.raises(MinusfaceError, match="no such file"):
         Lpips(tmp_path / "none.onnx")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -107,8 +106,8 @@ class Judge:
 class Lpips:
     """A perceptual distance from a file the user has: nothing is downloaded.
 
-    The model takes two batches (B, 3, H, W) in [-1, 1], RGB, and gives B distances, 0 for equal images: a
-    TorchScript file (``.pt``, ``.ts``) or an ONNX file with two inputs.
+    The model takes two batches (B, 3, H, W) in [-1, 1], RGB, and gives B distances, 0 for equal images: an
+    ONNX file with two inputs. TorchScript is not taken: such a file is a program.
 
     Raises:
         MinusfaceError: no such file, or no model of this form.
@@ -118,26 +117,14 @@ class Lpips:
         self.path = Path(path)
         if not self.path.is_file():
             raise MinusfaceError(f"{path}: no such file, expected a perceptual distance model")
-        self._run = self._onnx() if self.path.suffix.lower() == ".onnx" else self._script()
+        self._run = self._open()
 
-    def _script(self) -> Callable[[Tensor, Tensor], Tensor]:
-        try:
-            module: Any = torch.jit.load(str(self.path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
-        except (RuntimeError, ValueError) as error:
-            raise MinusfaceError(f"{self.path}: not a TorchScript or .onnx file") from error
-
-        def run(a: Tensor, b: Tensor) -> Tensor:
-            found: Tensor = module(a, b)
-            return found
-
-        return run
-
-    def _onnx(self) -> Callable[[Tensor, Tensor], Tensor]:
+    def _open(self) -> Callable[[Tensor, Tensor], Tensor]:
         try:
             import onnxruntime
         except ImportError as error:
             raise MinusfaceError(
-                '--lpips needs onnxruntime for .onnx files: pip install "minusface[teacher]"'
+                '--lpips needs onnxruntime: pip install "minusface[teacher]"'
             ) from error
         try:
             session = onnxruntime.InferenceSession(

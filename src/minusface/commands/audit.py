@@ -39,7 +39,7 @@ def audit(
         pairs: test pairs of other people in --data; without, a quarter of the people is held out.
         recognizer: an independent recogniser of plain faces, a checkpoint or an .onnx file; without, a
             small one is trained on the attacker's photos, which makes a weak judge.
-        lpips: a perceptual distance as a TorchScript or .onnx file of two images; without, LPIPS is left out.
+        lpips: a perceptual distance as an .onnx file of two images; without, LPIPS is left out.
         attributes: a file of lines key<tab>0|1 for photos of --data; without, drawn faces tell of glasses and
             of light.
         attacks: only these, with commas: viewing, recovery, linkage, averaging, templates, attributes,
