@@ -10,7 +10,7 @@ CODE := src tests benchmarks
 PINS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench docs clean
+.PHONY: help setup demo test bench docs weights clean
 
 help: ## what there is (default)
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,9 @@ bench: $(VENV)/.ready-dev ## codec and training step against the literal computa
 docs: $(VENV)/.ready-docs ## the documentation as a site in runs/site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "look at: runs/site/index.html"
+
+weights: ## the default weights, trained anew into runs/weights/ (goes on where it stopped)
+	@runs/weights.sh $(ARGS)
 
 clean: ## remove .venv and caches; runs/ stays
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
