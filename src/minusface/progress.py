@@ -33,6 +33,21 @@ def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
+def bar_of(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr; gives a function of what is done and what there is to do, whatever its units."""
+    with bar(what, total) as advance:
+        shown = 0
+
+        def progress(done: int, whole: int) -> None:
+            nonlocal shown
+            reached = total * done // max(whole, 1)
+            advance(reached - shown)
+            shown = reached
+
+        yield progress
+
+
+@contextmanager
 def noted_bar(what: str) -> Iterator[Callable[[float, str], None]]:
     """A bar on stderr that also says what is being done; gives a function of the part done and a note."""
     from rich.console import Console

@@ -210,18 +210,11 @@ def _benchmarks(
 def _measure(model: Model, benchmark: Benchmark, how: _How, several: bool) -> VerificationResult:
     """One model on one benchmark."""
     from minusface.evaluate import Cache, evaluate_pairs
-    from minusface.progress import bar
+    from minusface.progress import bar_of
 
     count, cache = how.draws if model.draws_matter else 1, how.cache
     name = f"{model.name}, {benchmark.name}" if several else model.name
-    with bar(name, count * len(benchmark.pairs.keys)) as advance:
-        shown = 0
-
-        def progress(done: int, total: int) -> None:
-            nonlocal shown
-            advance(done - shown)
-            shown = done
-
+    with bar_of(name, count * len(benchmark.pairs.keys)) as progress:
         result = evaluate_pairs(
             model.embedder,
             benchmark.read,
@@ -242,19 +235,12 @@ def _measure_large(model: Model, name: str, root: str | None, how: _How) -> Rate
     """One model on IJB-B, IJB-C or MegaFace, whose folder lies in the root, or is it."""
     from minusface.evaluate.suites.ijb_run import measure_ijb
     from minusface.evaluate.suites.megaface import measure_megaface
-    from minusface.progress import bar
+    from minusface.progress import bar_of
 
     here = Path(root or ".")
     folder = next((here / n for n in (name.upper(), name.lower()) if (here / n).is_dir()), here)
     measure = measure_megaface if name == "megaface" else partial(measure_ijb, prefix=name)
-    with bar(f"{model.name}, {name}", 100) as advance:
-        shown = 0
-
-        def progress(done: int, total: int) -> None:
-            nonlocal shown
-            advance(100 * done // total - shown)
-            shown = 100 * done // total
-
+    with bar_of(f"{model.name}, {name}", 100) as progress:
         return measure(
             model,
             folder,

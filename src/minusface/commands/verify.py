@@ -196,17 +196,10 @@ def calibrate(
 def _embed(model: Model, dataset: FolderDataset, taken: list[int], batch_size: int) -> Floating:
     """(K, D) embeddings as in use, of some of a dataset's images."""
     from minusface.evaluate import embed_images
-    from minusface.progress import bar
+    from minusface.progress import bar_of
 
     images = {dataset.key(index): index for index in taken}
-    with bar("embedding", len(taken)) as advance:
-        shown = 0
-
-        def progress(done: int, total: int) -> None:
-            nonlocal shown
-            advance(done - shown)
-            shown = done
-
+    with bar_of("embedding", len(taken)) as progress:
         rows = embed_images(
             model.embedder,
             lambda key: dataset[images[key]].image,
