@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from minusface.errors import MinusfaceError
 from minusface.recognize import BACKBONES, build_backbone
 from minusface.recognize.iresnet import IResNet, SqueezeExcitation, ir_18, ir_50, ir_lite
+from minusface.recognize.mobilefacenet import Depthwise
 from tests.reference.weights import by_rule
 
 REFERENCE = {"IR_18": ir_18, "IR_50": ir_50}
@@ -128,3 +130,27 @@ def test_unknown_names_and_sizes_are_refused() -> None:
         IResNet(units=(2, 2, 2))
     with pytest.raises(MinusfaceError, match="stem_stride 3"):
         IResNet(units=(1, 1, 1, 1), stem_stride=3)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (7, 1, 0)])
+def test_depthwise_is_a_convolution(kernel: int, stride: int, padding: int) -> None:
+    """Values and gradients; also where autocast would take the narrow kernels."""
+    torch.manual_seed(0)
+    ours = Depthwise(8, 8, kernel, stride, padding, groups=8, bias=False)
+    images = torch.randn(3, 8, 7, 7)
+
+    def gradients(narrow: bool, run: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        entered = (images.bfloat16() if narrow else images).clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            made = run(entered)
+        assert made.dtype == entered.dtype
+        return [made, *torch.autograd.grad(made.float().square().sum(), [entered, ours.weight])]
+
+    def plain(x: Tensor) -> Tensor:
+        return torch.nn.functional.conv2d(x, ours.weight, None, stride, padding, groups=8)
+
+    for found, wanted in zip(gradients(False, ours), gradients(False, plain), strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    wide = gradients(False, plain)
+    for found, wanted in zip(gradients(True, ours), wide, strict=True):
+        assert (found.float() - wanted).abs().mean() < 0.02 * wanted.abs().mean()
