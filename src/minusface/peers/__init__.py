@@ -10,14 +10,20 @@ from minusface.peers.base import (
     Views,
     views_of,
 )
+from minusface.peers.dctdp import DctDp
 from minusface.peers.minusface import MinusFace
+from minusface.peers.partialface import PartialFace
+from minusface.peers.ppfr_fd import PpfrFd
 
 __all__ = [
     "Blur",
+    "DctDp",
     "MinusFace",
     "Openable",
     "Opened",
+    "PartialFace",
     "Pixelation",
+    "PpfrFd",
     "Protection",
     "Unprotected",
     "Views",
