@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from minusface.errors import MinusfaceError
-from minusface.peers import DctDp, PartialFace, PpfrFd
+from minusface.peers import DctDp, InstaHide, LdpSlicing, PartialFace, Peep, PpfrFd
 from minusface.peers.base import Carded, Fitted
 from minusface.peers.catalogue import PEERS, cards
 from minusface.peers.frequency import FREQUENCIES, frequencies
@@ -96,6 +98,44 @@ def test_dctdp_noise_has_the_scale_of_its_budget() -> None:
     assert (first**4).mean() / (first**2).mean() ** 2 > 5
 
 
+def test_peep_sends_eigenfaces_with_noise_of_the_budget() -> None:
+    peer = Peep(4, 2.0)
+    with pytest.raises(MinusfaceError, match="not fitted"):
+        peer.protect(crops(), seed())
+    peer.fit(crops(20, 16) * 0.1)
+    gram = peer.basis_kp @ peer.basis_kp.T
+    assert torch.allclose(gram, torch.eye(4), atol=1e-4)
+    same = (crops(1, 16) * 0.1).expand(4000, -1, -1, -1)
+    found = peer.protect(same, seed()) * 2 - 1
+    assert peer.mean_p is not None
+    noise = (found.flatten(1) - peer.mean_p) @ peer.basis_kp.T - peer.weights(same)
+    scale = (peer.high_k - peer.low_k) / 2.0
+    assert torch.allclose(noise.abs().mean(0) / scale, torch.ones(4), rtol=0.1)
+
+
+def test_ldp_slicing_keeps_its_budget_by_count() -> None:
+    peer = LdpSlicing(8.0, [4, 2, 1, 1, 1, 1, 1, 1])
+    assert sum(peer.budget) == pytest.approx(8.0)
+    before = ((crops(8, 64) + 1) * 127.5).round().long()
+    after = (peer.protect(crops(8, 64), seed()) * 255).round().long()
+    for plane, epsilon in enumerate(peer.budget):
+        flipped = ((before ^ after) >> (7 - plane) & 1).float().mean().item()
+        assert math.log((1 - flipped) / flipped) == pytest.approx(epsilon, abs=0.05)
+
+
+def test_instahide_weights_and_signs() -> None:
+    peer = InstaHide()
+    rows = peer.weights(5000, seed())
+    assert torch.allclose(rows.sum(1), torch.ones(5000), atol=1e-5)
+    assert rows.min() >= 0
+    assert rows.max() <= 0.65 + 1e-6
+    peer.fit(crops(20))
+    mixed = peer.mix(crops(), seed())
+    found = peer.protect(crops(), seed()) * 2 - 1
+    assert torch.allclose(found.abs(), mixed.abs(), atol=1e-5)
+    assert (found.sign() == mixed.sign()).float().mean().item() == pytest.approx(0.5, abs=0.03)
+
+
 def test_bad_settings_of_peers_are_one_line() -> None:
     with pytest.raises(MinusfaceError, match="subsets of 10"):
         PartialFace(10)
@@ -105,3 +145,9 @@ def test_bad_settings_of_peers_are_one_line() -> None:
         DctDp(0)
     with pytest.raises(MinusfaceError, match="2 shares"):
         DctDp(1, [1, 2])
+    with pytest.raises(MinusfaceError, match="0 eigenfaces"):
+        Peep(0)
+    with pytest.raises(MinusfaceError, match="1 shares"):
+        LdpSlicing(1, [1])
+    with pytest.raises(MinusfaceError, match="1 images"):
+        InstaHide(1)

@@ -11,17 +11,23 @@ from minusface.peers.base import (
     views_of,
 )
 from minusface.peers.dctdp import DctDp
+from minusface.peers.instahide import InstaHide
+from minusface.peers.ldp_slicing import LdpSlicing
 from minusface.peers.minusface import MinusFace
 from minusface.peers.partialface import PartialFace
+from minusface.peers.peep import Peep
 from minusface.peers.ppfr_fd import PpfrFd
 
 __all__ = [
     "Blur",
     "DctDp",
+    "InstaHide",
+    "LdpSlicing",
     "MinusFace",
     "Openable",
     "Opened",
     "PartialFace",
+    "Peep",
     "Pixelation",
     "PpfrFd",
     "Protection",

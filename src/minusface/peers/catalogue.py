@@ -7,7 +7,10 @@ from collections.abc import Callable, Sequence
 from minusface.errors import choice_error
 from minusface.peers.base import Blur, Carded, Pixelation, Protection
 from minusface.peers.dctdp import DctDp
+from minusface.peers.instahide import InstaHide
+from minusface.peers.ldp_slicing import LdpSlicing
 from minusface.peers.partialface import PartialFace
+from minusface.peers.peep import Peep
 from minusface.peers.ppfr_fd import PpfrFd
 
 PEERS: dict[str, Callable[[], Protection]] = {
@@ -16,6 +19,9 @@ PEERS: dict[str, Callable[[], Protection]] = {
     "partialface": PartialFace,
     "ppfr-fd": PpfrFd,
     "dctdp": DctDp,
+    "peep": Peep,
+    "ldp-slicing": LdpSlicing,
+    "instahide": InstaHide,
 }
 SIMPLE = ("pixelation", "blur")
 """What an audit takes by default: the others send many channels and take their time."""
