@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from minusface.errors import MinusfaceError
-from minusface.peers import DctDp, InstaHide, LdpSlicing, PartialFace, Peep, PpfrFd
+from minusface.peers import DctDp, DuetFace, InstaHide, LdpSlicing, PartialFace, Peep, PpfrFd
 from minusface.peers.base import Carded, Fitted
 from minusface.peers.catalogue import PEERS, cards
 from minusface.peers.frequency import FREQUENCIES, frequencies
@@ -136,6 +136,14 @@ def test_instahide_weights_and_signs() -> None:
     assert (found.sign() == mixed.sign()).float().mean().item() == pytest.approx(0.5, abs=0.03)
 
 
+def test_duetface_splits_every_frequency_between_the_two() -> None:
+    peer = DuetFace()
+    both = torch.cat([peer.client, peer.server])
+    assert sorted(both.tolist()) == list(range(FREQUENCIES))
+    found = peer.protect(crops(), seed()).unflatten(1, (3, 54))
+    assert torch.equal(found, frequencies(crops())[:, :, peer.server])
+
+
 def test_bad_settings_of_peers_are_one_line() -> None:
     with pytest.raises(MinusfaceError, match="subsets of 10"):
         PartialFace(10)
@@ -151,3 +159,5 @@ def test_bad_settings_of_peers_are_one_line() -> None:
         LdpSlicing(1, [1])
     with pytest.raises(MinusfaceError, match="1 images"):
         InstaHide(1)
+    with pytest.raises(MinusfaceError, match="64 frequencies kept"):
+        DuetFace(64)

@@ -11,6 +11,7 @@ from minusface.peers.base import (
     views_of,
 )
 from minusface.peers.dctdp import DctDp
+from minusface.peers.duetface import DuetFace
 from minusface.peers.instahide import InstaHide
 from minusface.peers.ldp_slicing import LdpSlicing
 from minusface.peers.minusface import MinusFace
@@ -21,6 +22,7 @@ from minusface.peers.ppfr_fd import PpfrFd
 __all__ = [
     "Blur",
     "DctDp",
+    "DuetFace",
     "InstaHide",
     "LdpSlicing",
     "MinusFace",

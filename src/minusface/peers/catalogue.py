@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from minusface.errors import choice_error
 from minusface.peers.base import Blur, Carded, Pixelation, Protection
 from minusface.peers.dctdp import DctDp
+from minusface.peers.duetface import DuetFace
 from minusface.peers.instahide import InstaHide
 from minusface.peers.ldp_slicing import LdpSlicing
 from minusface.peers.partialface import PartialFace
@@ -21,6 +22,7 @@ PEERS: dict[str, Callable[[], Protection]] = {
     "dctdp": DctDp,
     "peep": Peep,
     "ldp-slicing": LdpSlicing,
+    "duetface": DuetFace,
     "instahide": InstaHide,
 }
 SIMPLE = ("pixelation", "blur")
