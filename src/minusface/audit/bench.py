@@ -25,6 +25,7 @@ from minusface.audit.scene import Photos, Scene
 from minusface.files import write_atomically
 from minusface.peers.base import Views, views_of
 
+WIDE = 4  # images a crop, above which draws are not kept
 SHOWN = 6  # faces side by side in the report
 
 
@@ -154,9 +155,9 @@ class Bench:
         """The attacker's photos as this target protects them."""
         name = _exact(target)
         if name not in self._pools:
-            self._pools[name] = Pool(
-                target, self.scene.train, self.budget.views, self.seed, self.device
-            )
+            # Draws of many channels would fill the memory: those are made anew for every batch.
+            views = self.budget.views if target.protection.images <= WIDE else None
+            self._pools[name] = Pool(target, self.scene.train, views, self.seed, self.device)
         found = self._pools[name]
         found.fill(lambda part: self.show(part, f"asking {target.name} for protected images"))
         return found

@@ -18,7 +18,7 @@ from minusface.audit.cost import Cost, cost_of
 from minusface.audit.finding import Finding, keep, kept
 from minusface.checkpoint import versions
 from minusface.errors import MinusfaceError, choice_error
-from minusface.peers.base import Blur, Pixelation, Protection, Unprotected
+from minusface.peers.base import Protection, Unprotected
 from minusface.peers.minusface import MinusFace
 
 ATTACKS = (
@@ -30,7 +30,6 @@ ATTACKS = (
     "attributes",
     "inversion",
 )
-PEERS: dict[str, Callable[[], Protection]] = {"pixelation": Pixelation, "blur": Blur}
 # Fixed permutations of the experiments; any two numbers do.
 FIXED, OTHER = 1, 2
 AUDIT_SECRET = b"only for measuring repetitions"
@@ -67,18 +66,6 @@ class Audit:
             "faces": self.faces,
             "findings": [finding.as_json() for finding in self.findings],
         }
-
-
-def peers_of(names: Sequence[str]) -> list[Protection]:
-    """Protections beside the one under audit, by name.
-
-    Raises:
-        MinusfaceError: an unknown name.
-    """
-    for name in names:
-        if name not in PEERS:
-            raise choice_error("peer", name, [*PEERS, "all", "none"])
-    return [PEERS[name]() for name in names]
 
 
 def plan(bench: Bench, main: Target, peers: Sequence[Protection]) -> list[Job]:

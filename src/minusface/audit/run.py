@@ -22,7 +22,6 @@ from minusface.audit.plan import (
     check_size,
     chosen,
     conclude,
-    peers_of,
     plan,
     run_jobs,
 )
@@ -31,12 +30,16 @@ from minusface.audit.scene import Scene, open_scene
 from minusface.checkpoint import load_card
 from minusface.demo.record import commit
 from minusface.files import write_atomically
-from minusface.peers.base import Unprotected
+from minusface.peers.base import Fitted, Protection, Unprotected
+from minusface.peers.catalogue import peers_of
 from minusface.peers.minusface import MinusFace
 from minusface.recognize import Recognizer
 
 JSON, HTML = "report.json", "report.html"
 Show = Callable[[float, str], None]
+
+# Photos that peers are fitted to.
+FITTED = 512
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ def run_audit(options: Options, show: Show = lambda part, note: None) -> Audit:
         people=options.people,
         pairs_file=options.pairs,
     )
+    _fit(peers, scene)
     ruler = _ruler(options, scene, size, device, show)
     judge = Judge(scene, ruler, lpips, options.budget.similar)
     bench = Bench(
@@ -106,6 +110,13 @@ def run_audit(options: Options, show: Show = lambda part, note: None) -> Audit:
     audit = conclude(bench, main, peers, findings, about)
     write(audit, main.name, options.out)
     return audit
+
+
+def _fit(peers: Sequence[Protection], scene: Scene) -> None:
+    """Peers that must see faces first see the attacker's: never those that are attacked."""
+    for peer in peers:
+        if isinstance(peer, Fitted):
+            peer.fit(scene.train.crops(range(min(FITTED, len(scene.train)))))
 
 
 def write(audit: Audit, target: str, out: Path) -> None:

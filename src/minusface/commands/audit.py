@@ -10,7 +10,7 @@ def audit(
     data: str = "",
     out: str = "runs/audit",
     budget: Literal["small", "medium", "paper"] = "small",
-    peers: str = "all",
+    peers: str = "pixelation,blur",
     people: str | None = None,
     pairs: str | None = None,
     recognizer: str | None = None,
@@ -20,6 +20,7 @@ def audit(
     seed: int = 0,
     device: str = "auto",
     json: bool = False,
+    list_peers: bool = False,
 ) -> None:
     """What leaks anyway: attackers of declared access against a protector, their controls, and a report.
 
@@ -34,7 +35,7 @@ def audit(
         out: folder of the report.
         budget: what every attacker gets; small ends in about a quarter of an hour on two cores, medium is for
             hours, paper is the paper's attacker and wants a GPU.
-        peers: protections beside the one under audit: all, none, or names with commas (pixelation, blur).
+        peers: protections beside the one under audit: all, none, or names with commas (see --list-peers).
         people: a file of the people whose photos the attacker has; folders only.
         pairs: test pairs of other people in --data; without, a quarter of the people is held out.
         recognizer: an independent recogniser of plain faces, a checkpoint or an .onnx file; without, a
@@ -47,19 +48,23 @@ def audit(
         seed: every random draw comes from it.
         device: auto, cpu or cuda.
         json: print report.json in the place of words.
+        list_peers: only print where each peer comes from, what was guessed, what it sends.
     """
     import json as jsons
     from pathlib import Path
 
     from minusface.audit.budget import budget_of
-    from minusface.audit.plan import PEERS
     from minusface.audit.run import HTML, Options, run_audit
     from minusface.audit.verdict import verdict
     from minusface.errors import MinusfaceError
     from minusface.memory import keep_freed_memory
+    from minusface.peers.catalogue import PEERS, cards
     from minusface.progress import noted_bar
     from minusface.weights import resolve
 
+    if list_peers:
+        print(cards())
+        return
     if not data:
         raise MinusfaceError("--data is missing, expected a face folder or synthetic:PEOPLExIMAGES")
     keep_freed_memory()

@@ -5,6 +5,7 @@ Legend: B batch, V draws of an image (views), n images a crop, N side of a crop,
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -12,6 +13,43 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 from minusface.errors import MinusfaceError
+
+
+@dataclass(frozen=True)
+class Card:
+    """Where a published protection comes from, and how far this one can stand for it."""
+
+    source: str
+    """The paper."""
+    took: str
+    """What was taken from it."""
+    guessed: str
+    """What it leaves open, or what was done otherwise here."""
+    bytes_sent: int
+    """For an image of 112 x 112 pixels, a byte a value, not compressed."""
+    training: str = "none"
+    """What must be learned before it can protect."""
+
+
+def bytes_of(images: int, size: int = 112) -> int:
+    """Bytes of ``images`` images of three channels."""
+    return 3 * images * size * size
+
+
+@runtime_checkable
+class Carded(Protocol):
+    """A protection that says where it comes from."""
+
+    card: Card
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """A protection that must see some crops before it can protect."""
+
+    def fit(self, crops: Tensor) -> None:
+        """Learn from crops (B, 3, N, N) in [-1, 1] that are not those under test."""
+        ...
 
 
 class Protection(Protocol):
