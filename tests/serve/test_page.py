@@ -166,7 +166,7 @@ def test_no_body_decodes_to_the_photo(
     page = browser.new_page(viewport={"width": 360, "height": 740})
     requests: list[Any] = []
     troubles: list[str] = []
-    page.on("request", requests.append)
+    page.on("request", lambda request: requests.append(request))
     page.on("pageerror", lambda error: troubles.append(str(error)))
     page.goto(origin)
     assert page.evaluate("crossOriginIsolated")

@@ -1,6 +1,6 @@
 """The page at ``/``: static files of this package, and the client's model out of the export folder.
 
-The work is done in the browser. Nothing here reads a photo, nor could: what is served is fixed when it starts.
+The work is done in the browser. Nothing here reads a photo, nor could: what is served is fixed at the start.
 """
 
 from __future__ import annotations
