@@ -10,7 +10,7 @@ CODE := src tests benchmarks
 PINS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench docs weights clean
+.PHONY: help setup demo test bench web docs weights clean
 
 help: ## what there is (default)
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,13 @@ bench: $(VENV)/.ready-dev ## codec and training step against the literal computa
 	  echo "$$script"; \
 	  $(BIN)/python $$script --json runs/bench/$$(basename $$script .py).json $(ARGS); \
 	done
+
+web: ## what the page of minusface serve runs on: onnxruntime-web, by npm, into the package
+	@npm --prefix web ci --no-audit --no-fund --ignore-scripts --silent
+	@mkdir -p src/minusface/serve/web/ort
+	@cd web/node_modules/onnxruntime-web/dist && cp ort.wasm.min.mjs ort-wasm-simd-threaded.mjs \
+	  ort-wasm-simd-threaded.wasm $(CURDIR)/src/minusface/serve/web/ort/
+	@cp web/LICENSE.onnxruntime src/minusface/serve/web/ort/LICENSE
 
 docs: $(VENV)/.ready-docs ## the documentation as a site in runs/site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

@@ -75,7 +75,8 @@ def start(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     def call(**settings: object) -> Running:
         while running:
             running.pop().client.__exit__(None, None, None)
-        service = Service(Settings(model=exported, data=tmp_path / "data", **settings))  # type: ignore[arg-type]
+        settings = {"model": exported, "data": tmp_path / "data", **settings}
+        service = Service(Settings(**settings))  # type: ignore[arg-type]
         tokens = {
             "all": service.keys.add("a", ("enroll", "verify", "admin"))[1],
             "verify": service.keys.add("a", ("verify",))[1],

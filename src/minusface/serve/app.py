@@ -23,6 +23,7 @@ from minusface.serve.images import ImageError, NaturalImageError
 from minusface.serve.keys import ApiKey
 from minusface.serve.pages import docs_page
 from minusface.serve.service import Service
+from minusface.serve.site import site_routes
 
 # The first that fits, from the particular to the general.
 ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
@@ -71,6 +72,7 @@ def create_app(service: Service) -> FastAPI:
     )
     app.include_router(_open_routes(app, service))
     app.include_router(_guarded_routes(service))
+    app.include_router(site_routes(service.settings.model, service.card))
     _handlers(app, service)
     app.add_middleware(Gate, service=service)
     if service.settings.cors_origins:
