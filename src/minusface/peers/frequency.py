@@ -44,11 +44,13 @@ def frequencies(crops: Tensor) -> Tensor:
     """Crops (B, 3, N, N) in [-1, 1] to (B, 3, 64, N, N) in [0, 1], 1/2 where a coefficient is 0."""
     size = crops.shape[-1]
     codec = _codec(size).to(crops.device)
-    found = codec.encode(crops).unflatten(1, (3, FREQUENCIES))
+    split = (-1, 3, FREQUENCIES, size, size)
+    found = codec.encode(crops).view(split)
     # Luminance was not level shifted by the codec where its DC stands: its middle is that of grey.
-    middle = codec.encode(torch.zeros_like(crops[:1])).unflatten(1, (3, FREQUENCIES))
+    middle = codec.encode(torch.zeros_like(crops[:1])).view(split)
     reach = 2 * bounds(size).to(crops)[:, None, None]
-    return ((found - middle) / reach + 0.5).clamp(0, 1)
+    scaled: Tensor = ((found - middle) / reach + 0.5).clamp(0, 1)
+    return scaled
 
 
 def laplace(shape: torch.Size | tuple[int, ...], random: torch.Generator) -> Tensor:
