@@ -159,7 +159,7 @@ def literal_stage_one(task: Task, batch: Faces) -> tuple[Tensor, Tensor, Tensor]
 def test_stage_one_losses(codec: Any, weights: tuple[float, float, float]) -> None:
     alpha, beta, sparse = weights
     config = settings(
-        codec=CodecConfig(codec, SIZE, RATIO), loss=LossConfig(alpha, beta, sparse, 0.05)
+        codec=CodecConfig(codec, SIZE, RATIO), loss=LossConfig(alpha, beta, sparsity=sparse)
     )
     task, batch = alive(build_task(config, CLASSES, None)).eval(), faces()
     with torch.no_grad():
