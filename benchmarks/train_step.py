@@ -51,8 +51,9 @@ def build_step(stage: str, variant: str, options: argparse.Namespace) -> Callabl
         TrainConfig,
     )
     from minusface.protect import Protector, draw_permutation
+    from minusface.train.build import build_task
     from minusface.train.schedule import build_optimizer
-    from minusface.train.tasks import Faces, build_task
+    from minusface.train.tasks import Faces
 
     views = options.views if stage == "stage2" else 1
     folder = ROOT / "runs" / ".bench-generator"
