@@ -7,8 +7,9 @@ from html import escape
 from pathlib import Path
 
 from minusface.audit.curves import Line, chart
-from minusface.audit.finding import Finding, find
+from minusface.audit.finding import Finding
 from minusface.audit.plan import Audit
+from minusface.audit.tables import HEADS, overview, table, value_of
 from minusface.audit.verdict import Statement, verdict
 from minusface.errors import MinusfaceError
 
@@ -56,17 +57,6 @@ NAMES = {
     "attributes": "Attributes",
     "inversion": "Inversion by gradient, generator known",
 }
-DECIBELS = ("psnr",)
-PLAIN = ("ssim", "lpips", "cosine", "auc", "d_sys", "explained", "contours", "contours of others")
-HEADS = {
-    "ssim": "SSIM",
-    "psnr": "PSNR, dB",
-    "lpips": "LPIPS",
-    "auc": "AUC",
-    "d_sys": "D_sys",
-    "eer": "EER",
-}
-TEXTS = ("attacker", "learning")
 LISTS = (
     ("yes", "Protected, by these numbers"),
     ("partly", "Protected in part"),
@@ -133,48 +123,6 @@ def _verdict(said: list[Statement]) -> str:
     )
 
 
-def overview(audit: Audit, target: str) -> str:
-    """Method x measures."""
-    heads = [
-        "",
-        "service accuracy",
-        "seen: SSIM",
-        "contours",
-        "faces found",
-        "recovered: SSIM",
-        "PSNR, dB",
-    ]
-    heads += ["AUC", "replay", "linked, 1:1", "linked, top-1", "PNG, bytes", "client, ms"]
-    lines = []
-    for cost in audit.costs:
-        seen = find(audit.findings, "viewing", cost.target)
-        back = find(audit.findings, "recovery", cost.target)
-        links = [f for f in audit.findings if f.attack == "linkage" and f.target == cost.target]
-        link = max(links, key=lambda f: f.measures["auc"] or 0.0) if links else None
-        cells = [
-            _cell("accuracy", cost.accuracy),
-            _of(seen, "ssim"),
-            _of(seen, "contours"),
-            _of(seen, "faces found"),
-            *(_of(back, name) for name in ("ssim", "psnr", "auc", "replay")),
-            _of(link, "accuracy"),
-            _of(link, "top-1"),
-            f"{cost.png_bytes:,.0f}",
-            f"{cost.client_ms:.1f}",
-        ]
-        lines.append(_row(cost.target, cells, "own" if cost.target == target else ""))
-    blind = find(audit.findings, "recovery", "blind guess")
-    guess = find(audit.findings, "linkage", "blind guess")
-    cells = ["–", "–", "–", "–", *(_of(blind, name) for name in ("ssim", "psnr", "auc", "replay"))]
-    cells += [_of(guess, "accuracy"), _of(guess, "top-1"), "–", "–"]
-    lines.append(_row("blind guess", cells, "control"))
-    return _table(heads, lines) + (
-        '<p class="soft">The service’s accuracy is better when higher, all measures of attacks when '
-        "lower. – : not measured, or there is no such thing; a peer has no accuracy where no "
-        "recogniser was trained for it.</p>"
-    )
-
-
 def _section(findings: list[Finding], attack: str) -> str:
     """One attack's findings in full."""
     own = [f for f in findings if f.attack == attack]
@@ -187,7 +135,7 @@ def _section(findings: list[Finding], attack: str) -> str:
     lines = []
     for one in own:
         name = f"{one.target}: {one.variant}" if one.variant else one.target
-        cells = [_of(one, measure) for measure in names]
+        cells = [value_of(one, measure) for measure in names]
         text = [
             f'<td class="text">{escape(one.needs)}</td>',
             f'<td class="text">{_learning(one)}</td>',
@@ -195,7 +143,7 @@ def _section(findings: list[Finding], attack: str) -> str:
         body = "".join(f"<td>{cell}</td>" for cell in cells) + "".join(text)
         kind = "control" if one.control else ""
         lines.append(f'<tr class="{kind}"><th scope="row">{escape(name)}</th>{body}</tr>')
-    return f"<h2>{NAMES[attack]}</h2>{_table(heads, lines)}"
+    return f"<h2>{NAMES[attack]}</h2>{table(heads, lines)}"
 
 
 def _learning(one: Finding) -> str:
@@ -288,34 +236,4 @@ def _about(audit: Audit) -> str:
         '<p class="soft">Reported under the headings of ISO/IEC 24745 and 30136: accuracy of the protected '
         "service, irreversibility (recovery from images and templates), unlinkability (D_sys), with each "
         "attacker’s knowledge declared. This is a measurement, not a certificate.</p>"
-    )
-
-
-def _of(finding: Finding | None, measure: str) -> str:
-    return "–" if finding is None else _cell(measure, finding.measures.get(measure))
-
-
-def _cell(measure: str, value: float | None) -> str:
-    if value is None:
-        return "–"
-    if measure in DECIBELS:
-        return f"{value:.1f}"
-    if measure in PLAIN:
-        return f"{value:.3f}"
-    return f"{100 * value:.1f}\u00a0%"
-
-
-def _row(name: str, cells: list[str], kind: str) -> str:
-    body = "".join(f"<td>{cell}</td>" for cell in cells)
-    return f'<tr class="{kind}"><th scope="row">{escape(name)}</th>{body}</tr>'
-
-
-def _table(heads: list[str], lines: list[str]) -> str:
-    wordy = ' class="text"'
-    top = "".join(
-        f'<th scope="col"{wordy if head in TEXTS else ""}>{escape(head)}</th>' for head in heads
-    )
-    return (
-        f'<div class="wide"><table><thead><tr>{top}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
     )

@@ -27,6 +27,7 @@ from minusface.audit.plan import (
 )
 from minusface.audit.ruler import Ruler, load_ruler, train_ruler
 from minusface.audit.scene import Scene, open_scene
+from minusface.audit.tables import markdown
 from minusface.checkpoint import load_card
 from minusface.demo.record import commit
 from minusface.files import write_atomically
@@ -35,7 +36,7 @@ from minusface.peers.catalogue import peers_of
 from minusface.peers.minusface import MinusFace
 from minusface.recognize import Recognizer
 
-JSON, HTML = "report.json", "report.html"
+JSON, HTML, TABLE = "report.json", "report.html", "table.md"
 Show = Callable[[float, str], None]
 
 # Photos that peers are fitted to.
@@ -120,8 +121,9 @@ def _fit(peers: Sequence[Protection], scene: Scene) -> None:
 
 
 def write(audit: Audit, target: str, out: Path) -> None:
-    """report.json and report.html."""
+    """report.json, report.html, and its table of methods as Markdown."""
     write_atomically(out / JSON, (json.dumps(audit.as_json(), indent=1) + "\n").encode())
+    write_atomically(out / TABLE, markdown(audit, target).encode())
     write_atomically(out / HTML, report(audit, target, out).encode())
 
 

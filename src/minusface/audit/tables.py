@@ -1,0 +1,122 @@
+"""The audit's numbers as tables: for the report, and as text for documents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+from minusface.audit.finding import Finding, find
+from minusface.audit.linkage import SERVED
+from minusface.audit.plan import Audit
+
+DECIBELS = ("psnr",)
+PLAIN = ("ssim", "lpips", "cosine", "auc", "d_sys", "explained", "contours", "contours of others")
+HEADS = {
+    "ssim": "SSIM",
+    "psnr": "PSNR, dB",
+    "lpips": "LPIPS",
+    "auc": "AUC",
+    "d_sys": "D_sys",
+    "eer": "EER",
+}
+TEXTS = ("attacker", "learning")
+METHODS = (
+    *("service accuracy", "served alike", "seen: SSIM", "contours", "faces found"),
+    *("recovered: SSIM", "PSNR, dB", "AUC", "replay", "linked, 1:1", "linked, top-1"),
+    *("PNG, bytes", "client, ms"),
+)
+LEGEND = (
+    "The service's accuracy is better when higher, all measures of attacks when lower. Served alike: pairs "
+    "told right, both sides protected, by a recogniser trained on each method in the same way and for this "
+    "audit's budget, so that methods compare; the service's own was trained longer. – : not measured, or "
+    "there is no such thing."
+)
+NONE = "–"
+
+
+class Method(NamedTuple):
+    """A row of the table of methods."""
+
+    name: str
+    cells: list[str]
+    """As METHODS."""
+    kind: str
+    """``own``, ``control`` or empty."""
+
+
+def methods(audit: Audit, target: str) -> list[Method]:
+    """Every protection, and the blind guess, with what METHODS names."""
+    found = []
+    for cost in audit.costs:
+        links = [f for f in audit.findings if f.attack == "linkage" and f.target == cost.target]
+        link = max(links, key=lambda f: f.measures["auc"] or 0.0) if links else None
+        attacked = _attacked(audit.findings, cost.target, link)
+        sent = [f"{cost.png_bytes:,.0f}", f"{cost.client_ms:.1f}"]
+        cells = [value("accuracy", cost.accuracy), *attacked, *sent]
+        found.append(Method(cost.target, cells, "own" if cost.target == target else ""))
+    guess = find(audit.findings, "linkage", "blind guess")
+    attacked = _attacked(audit.findings, "blind guess", guess)
+    return [*found, Method("blind guess", [NONE, *attacked, NONE, NONE], "control")]
+
+
+def _attacked(findings: list[Finding], target: str, link: Finding | None) -> list[str]:
+    seen, back = find(findings, "viewing", target), find(findings, "recovery", target)
+    return [
+        value_of(link, SERVED),
+        *(value_of(seen, name) for name in ("ssim", "contours", "faces found")),
+        *(value_of(back, name) for name in ("ssim", "psnr", "auc", "replay")),
+        *(value_of(link, name) for name in ("accuracy", "top-1")),
+    ]
+
+
+def overview(audit: Audit, target: str) -> str:
+    """Method x measures, as HTML."""
+    lines = [
+        row(one.name, [escape(cell) for cell in one.cells], one.kind)
+        for one in methods(audit, target)
+    ]
+    return table(["", *METHODS], lines) + f'<p class="soft">{escape(LEGEND, quote=False)}</p>'
+
+
+def markdown(audit: Audit, target: str) -> str:
+    """The same as a Markdown table."""
+    lines = [f"| | {' | '.join(METHODS)} |", f"|---|{'---:|' * len(METHODS)}"]
+    for one in methods(audit, target):
+        name = f"**{one.name}**" if one.kind == "own" else one.name
+        lines.append(f"| {name} | {' | '.join(one.cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def value_of(finding: Finding | None, measure: str) -> str:
+    """A measure as text."""
+    return NONE if finding is None else value(measure, finding.measures.get(measure))
+
+
+def value(measure: str, number: float | None) -> str:
+    """A number as its measure is written: dB, a plain number or percent."""
+    if number is None:
+        return NONE
+    if measure in DECIBELS:
+        return f"{number:.1f}"
+    if measure in PLAIN or measure.endswith("AUC"):
+        return f"{number:.3f}"
+    return f"{100 * number:.1f}\u00a0%"
+
+
+def row(name: str, cells: Sequence[str], kind: str) -> str:
+    """A row of a table in HTML; the cells are HTML already."""
+    body = "".join(f"<td>{cell}</td>" for cell in cells)
+    return f'<tr class="{kind}"><th scope="row">{escape(name)}</th>{body}</tr>'
+
+
+def table(heads: Sequence[str], lines: Sequence[str]) -> str:
+    """A table in HTML."""
+    wordy = ' class="text"'
+    top = "".join(
+        f'<th scope="col"{wordy if head in TEXTS else ""}>{escape(head)}</th>' for head in heads
+    )
+    return (
+        f'<div class="wide"><table><thead><tr>{top}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
