@@ -30,10 +30,12 @@ from minusface.audit.scene import Scene, open_scene
 from minusface.audit.tables import markdown
 from minusface.checkpoint import load_card
 from minusface.demo.record import commit
+from minusface.errors import MinusfaceError
 from minusface.files import write_atomically
 from minusface.peers.base import Fitted, Protection, Unprotected
 from minusface.peers.catalogue import peers_of
 from minusface.peers.minusface import MinusFace
+from minusface.peers.variants import trained_besides, variants_of
 from minusface.recognize import Recognizer
 
 JSON, HTML, TABLE = "report.json", "report.html", "table.md"
@@ -52,6 +54,8 @@ class Options:
     out: Path
     budget: Budget
     peers: Sequence[str] = ("pixelation", "blur")
+    variants: Sequence[str] = ()
+    beside: Sequence[str] = ()
     people: str | None = None
     pairs: str | None = None
     recognizer: str | None = None
@@ -79,7 +83,12 @@ def run_audit(options: Options, show: Show = lambda part, note: None) -> Audit:
     size = own.protector.codec_config.size
     check_size(size, str(options.checkpoint))
     lpips = None if options.lpips is None else Lpips(options.lpips)
-    peers = peers_of(options.peers)
+    peers = [
+        *peers_of(options.peers),
+        *trained_besides(options.beside, size, device),
+        *variants_of(own, options.variants),
+    ]
+    check_names(peers)
     main = Target(own, _recognizer(options.checkpoint, device))
     scene = open_scene(
         options.data,
@@ -105,12 +114,24 @@ def run_audit(options: Options, show: Show = lambda part, note: None) -> Audit:
     findings = run_jobs(jobs, bench, _counting(bench, len(jobs), show))
     about = {
         "checkpoint": str(options.checkpoint),
-        "peers": ", ".join(options.peers) or "none",
+        "peers": ", ".join(peer.name for peer in peers) or "none",
         "commit": commit() or "not in a git repository",
     }
     audit = conclude(bench, main, peers, findings, about)
     write(audit, main.name, options.out)
     return audit
+
+
+def check_names(peers: Sequence[Protection]) -> None:
+    """A name twice would mix two protections' numbers up.
+
+    Raises:
+        MinusfaceError: naming it.
+    """
+    names = ["unprotected", "minusface", *(peer.name for peer in peers)]
+    for name in names:
+        if names.count(name) > 1:
+            raise MinusfaceError(f"{name}: two protections of that name, expected one")
 
 
 def _fit(peers: Sequence[Protection], scene: Scene) -> None:

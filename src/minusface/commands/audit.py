@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 
@@ -11,6 +12,8 @@ def audit(
     out: str = "runs/audit",
     budget: Literal["small", "medium", "paper"] = "small",
     peers: str = "pixelation,blur",
+    variants: str = "none",
+    beside: str = "",
     people: str | None = None,
     pairs: str | None = None,
     recognizer: str | None = None,
@@ -36,6 +39,9 @@ def audit(
         budget: what every attacker gets; small ends in about a quarter of an hour on two cores, medium is for
             hours, paper is the paper's attacker and wants a GPU.
         peers: protections beside the one under audit: all, none, or names with commas (see --list-peers).
+        variants: the protector under audit changed in one place: all, none, or of mask, no-subtraction,
+            8-bit, signs, orthogonal, duplicate-2 and duplicate-4, with commas.
+        beside: other trained protectors, as NAME=CHECKPOINT with commas: another codec, another width.
         people: a file of the people whose photos the attacker has; folders only.
         pairs: test pairs of other people in --data; without, a quarter of the people is held out.
         recognizer: an independent recogniser of plain faces, a checkpoint or an .onnx file; without, a
@@ -59,6 +65,7 @@ def audit(
     from minusface.errors import MinusfaceError
     from minusface.memory import keep_freed_memory
     from minusface.peers.catalogue import PEERS, cards
+    from minusface.peers.variants import VARIANTS
     from minusface.progress import noted_bar
     from minusface.weights import resolve
 
@@ -69,13 +76,14 @@ def audit(
         raise MinusfaceError("--data is missing, expected a face folder or synthetic:PEOPLExIMAGES")
     keep_freed_memory()
     where, precision = _machine(device)
-    names = {"all": ",".join(PEERS), "none": ""}.get(peers, peers)
     options = Options(
         checkpoint=resolve(checkpoint),
         data=data,
         out=Path(out),
         budget=budget_of(budget),
-        peers=[name for name in names.split(",") if name],
+        peers=_names(peers, PEERS),
+        variants=_names(variants, VARIANTS),
+        beside=_names(beside, ()),
         people=people,
         pairs=pairs,
         recognizer=recognizer,
@@ -98,6 +106,13 @@ def audit(
     for said in verdict(found.findings, "minusface"):
         print(f"- [{words[said.kind]}] {said.text}")
     print(f"report: {options.out / HTML}")
+
+
+def _names(said: str, known: Iterable[str]) -> list[str]:
+    """Names with commas; ``all`` and ``none`` are words for every known one and for no one."""
+    if said == "all":
+        return list(known)
+    return [] if said == "none" else [name.strip() for name in said.split(",") if name.strip()]
 
 
 def _machine(device: str) -> tuple[str, str]:
