@@ -813,6 +813,17 @@ def test_pack(place: Place, run: Run, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("x")
     assert "holds other files" in run("pack", place.stage2, "--out", tmp_path / "mine").line
+    thin = run("pack", place.stage2, "--out", tmp_path / "thin", "--squeeze")
+    assert thin.code == 0, thin.err
+    known = json.loads((tmp_path / "thin" / "card.json").read_text())
+    assert known["model"]["recognizer"]["backbone"] == "ir_lite_96"
+    assert not known["metrics"]
+    found = json.loads(run("evaluate", tmp_path / "thin", *pairs).out)[0]["auc"]
+    assert found == pytest.approx(one, abs=0.05)
+    assert (
+        "expected ir_lite"
+        in run("pack", tmp_path / "thin", "--out", tmp_path / "no", "--squeeze").line
+    )
     file = next((tmp_path / "small").glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-1])
     assert "damaged" in run("evaluate", tmp_path / "small", *pairs).line

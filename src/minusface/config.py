@@ -36,7 +36,8 @@ class RecognizerConfig:
     """The network from (protected) images to templates."""
 
     backbone: str = "ir_50"
-    """Name of a backbone: ir_18, ir_34, ir_50, ir_100, their ir_se_ variants, ir_lite, mobilefacenet."""
+    """Name of a backbone: ir_18, ir_34, ir_50, ir_100, their ir_se_ variants, ir_lite, ir_lite_96,
+    mobilefacenet."""
     embedding_size: int = 512
     """Length of a template."""
     input: InputTransform = "standardized"

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from minusface.checkpoint import Card
 
-def pack(checkpoint: str, out: str, float32: bool = False, json: bool = False) -> int:
+
+def pack(
+    checkpoint: str, out: str, float32: bool = False, squeeze: bool = False, json: bool = False
+) -> int:
     """Make a checkpoint fit to give away: weights in half precision, no training state, no paths of yours.
 
     The largest change of a weight is said.
@@ -19,6 +23,8 @@ def pack(checkpoint: str, out: str, float32: bool = False, json: bool = False) -
         checkpoint: a checkpoint or run folder.
         out: a new folder, or one that a pack made before.
         float32: keep full precision.
+        squeeze: an ir_lite's last layer as two thin ones (ir_lite_96): a quarter of its weights less.
+            Measures and thresholds of the card are dropped with it: calibrate anew.
         json: print the outcome as JSON.
     """
     import dataclasses
@@ -33,6 +39,8 @@ def pack(checkpoint: str, out: str, float32: bool = False, json: bool = False) -
     if target.resolve() == folder.resolve():
         raise MinusfaceError(f"{target}: is the checkpoint itself, expected another folder")
     card, tensors = load_card(folder), load_part(folder)
+    if squeeze:
+        card, tensors = _squeezed(card, tensors)
     narrow = tensors if float32 else {name: _halved(tensor) for name, tensor in tensors.items()}
     named = dataclasses.replace(card, config=without_folders(card.config))
     save(target, named, {"model": narrow})
@@ -46,6 +54,24 @@ def pack(checkpoint: str, out: str, float32: bool = False, json: bool = False) -
     print(f"{target}: {written['bytes'] / 2**20:.1f} MiB, weights off by {worst:.1e} at most")
     print(f"next: minusface inspect {shlex.quote(out)}")
     return 0
+
+
+def _squeezed(card: Card, tensors: dict[str, Tensor]) -> tuple[Card, dict[str, Tensor]]:
+    """Card and tensors with the recogniser's last layer in two."""
+    import dataclasses
+
+    from minusface.errors import MinusfaceError
+    from minusface.recognize.recognizer import PREFIX
+    from minusface.recognize.squeeze import squeezed
+
+    spec = card.model.get("recognizer") or {}
+    if spec.get("backbone") != "ir_lite":
+        raise MinusfaceError(
+            f"--squeeze: a recogniser {spec.get('backbone', 'is missing')}, expected ir_lite"
+        )
+    own = squeezed({name: t for name, t in tensors.items() if name.startswith(PREFIX)})
+    model = {**card.model, "recognizer": {**spec, "backbone": "ir_lite_96"}}
+    return dataclasses.replace(card, model=model, metrics={}), {**tensors, **own}
 
 
 def _halved(tensor: Tensor) -> Tensor:

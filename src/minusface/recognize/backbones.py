@@ -13,6 +13,7 @@ from minusface.recognize.iresnet import (
     ir_50,
     ir_100,
     ir_lite,
+    ir_lite_96,
     ir_se_18,
     ir_se_34,
     ir_se_50,
@@ -32,6 +33,7 @@ BACKBONES: dict[str, Callable[[int, int, int], nn.Module]] = {
         ir_se_50,
         ir_se_100,
         ir_lite,
+        ir_lite_96,
         mobilefacenet,
     )
 }

@@ -116,6 +116,8 @@ class IResNet(nn.Module):
             first level keeps it: about a quarter of the cost at the same widths).
         se: squeeze-excitation at the end of every residual branch.
         dropout: before the last linear layer.
+        squeeze: channels that a 1x1 convolution leaves of the last map before the linear layer, most of
+            whose weights it spares; None for no such layer.
 
     Raises:
         MinusfaceError: a size that does not divide, or lists that are not of four positive numbers.
@@ -132,6 +134,7 @@ class IResNet(nn.Module):
         stem_stride: int = 1,
         se: bool = False,
         dropout: float = DROPOUT,
+        squeeze: int | None = None,
     ) -> None:
         super().__init__()
         side = check_size(size)
@@ -150,9 +153,11 @@ class IResNet(nn.Module):
             nn.BatchNorm2d(widths[3]),
             Dropout(dropout),
             nn.Flatten(),
-            nn.Linear(widths[3] * side * side, embedding_size),
+            nn.Linear((squeeze or widths[3]) * side * side, embedding_size),
             nn.BatchNorm1d(embedding_size, affine=False),
         )
+        if squeeze:
+            self.squeeze = nn.Conv2d(widths[3], squeeze, 1, bias=False)
         strides = (2 // stem_stride, 2, 2, 2)
         body: list[nn.Module] = []
         inside = widths[0]
@@ -177,7 +182,10 @@ class IResNet(nn.Module):
         """All but the first convolution: its output to (B, D)."""
         for layer in (self.input_layer[1:], *self.body):
             hidden = recomputed(layer, layer, hidden) if self.recompute else layer(hidden)
-        hidden = self.output_layer[:4](hidden)
+        hidden = self.output_layer[:2](hidden)
+        if "squeeze" in self._modules:
+            hidden = self.squeeze(hidden)
+        hidden = self.output_layer[2:4](hidden)
         norm = self.output_layer[4]
         return cast(Tensor, norm(hidden.to(cast(Tensor, norm.running_mean).dtype)))
 
@@ -231,4 +239,20 @@ def ir_lite(in_channels: int = 3, embedding_size: int = 512, size: int = 112) ->
         units=(2, 2, 2, 2),
         widths=(32, 64, 128, 256),
         stem_stride=2,
+    )
+
+
+SQUEEZED = 96
+
+
+def ir_lite_96(in_channels: int = 3, embedding_size: int = 512, size: int = 112) -> IResNet:
+    """ir_lite whose last map is squeezed to 96 channels: a quarter of its weights less."""
+    return IResNet(
+        in_channels,
+        embedding_size,
+        size,
+        units=(2, 2, 2, 2),
+        widths=(32, 64, 128, 256),
+        stem_stride=2,
+        squeeze=SQUEEZED,
     )
