@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from minusface.errors import MinusfaceError
 
+Float64 = npt.NDArray[np.float64]
+
 
 class Teacher(Protocol):
     """Where target embeddings come from."""
@@ -47,13 +49,22 @@ class TeacherFile:
         plain: (N, D) unit rows.
         flipped: (N, D) unit rows, of the mirrored images.
         where: what to call it in errors.
+        centre: (D,) what was taken off the rows before they were scaled; None for nothing.
     """
 
-    def __init__(self, names: Sequence[str], plain: Tensor, flipped: Tensor, where: str) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        plain: Tensor,
+        flipped: Tensor,
+        where: str,
+        centre: Float64 | None = None,
+    ) -> None:
         self.rows = {name: row for row, name in enumerate(names)}
         self.plain = plain
         self.flipped = flipped
         self.where = where
+        self.centre = centre
 
     @property
     def size(self) -> int:
@@ -83,7 +94,7 @@ class TeacherFile:
             nnf.normalize(torch.from_numpy(array - centre), dim=1).to(torch.float32)
             for array in (plain, flipped)
         ]
-        return cls(names, unit[0], unit[1], str(path))
+        return cls(names, unit[0], unit[1], str(path), centre)
 
     def lookup(self, keys: Sequence[str]) -> tuple[Tensor, Tensor]:
         """The targets (B, D) of the images as they are and of the mirrored ones.
@@ -108,9 +119,6 @@ def _rows(rows: dict[str, int], keys: Sequence[str], where: str) -> npt.NDArray[
         raise MinusfaceError(
             f"{where}: no embedding of {error.args[0]!r} among its {len(rows)} names"
         ) from error
-
-
-Float64 = npt.NDArray[np.float64]
 
 
 def _read_teacher(path: Path) -> tuple[list[str], Float64, Float64]:

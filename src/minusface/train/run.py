@@ -17,7 +17,7 @@ from minusface.data.branches import BranchLoader, Joined
 from minusface.data.source import open_faces
 from minusface.errors import MinusfaceError
 from minusface.files import write_atomically
-from minusface.recognize import Teacher, load_teacher
+from minusface.recognize import Teacher, TeacherFile, load_teacher
 from minusface.share import Share
 from minusface.train.augment import augment, to_crops
 from minusface.train.build import build_task
@@ -182,7 +182,8 @@ def build(config: TrainConfig) -> Built:
     loader = open_loader(config)
     dataset = loader.dataset
     classes = [p.classes for p in dataset.parts] if isinstance(dataset, Joined) else dataset.classes
-    task = build_task(config, classes, open_teacher(config, dataset))
+    teacher = open_teacher(config, dataset)
+    task = build_task(config, classes, teacher)
     if config.sync_batchnorm:
         synchronise_norms(task.recognizer)
     task = task.to(device)
@@ -199,6 +200,7 @@ def build(config: TrainConfig) -> Built:
             "images": len(dataset),
             "people": dataset.classes,
             "fingerprint": dataset.fingerprint(),
+            **teacher_of(teacher),
         },
         versions=versions(),
     )
@@ -224,6 +226,14 @@ def open_teacher(config: TrainConfig, dataset: FaceDataset) -> Teacher | None:
         return None
     keys = getattr(dataset, "keys", None)
     return load_teacher(config.distill.teacher, list(keys()) if keys is not None else None)
+
+
+def teacher_of(teacher: Teacher | None) -> dict[str, object]:
+    """What a card says of its teacher: whoever holds the teacher's embeddings can then move to this model."""
+    if not isinstance(teacher, TeacherFile) or teacher.centre is None:
+        return {}
+    centre = [round(float(value), 7) for value in teacher.centre]
+    return {"teacher": {"name": Path(teacher.where).name, "centre": centre}}
 
 
 def check_out(out: Path, resume: bool) -> None:
