@@ -44,6 +44,11 @@ VERBS = {
         "verify:calibrate", "measure a checkpoint's thresholds, into its card", ("checkpoint",)
     ),
     "pack": Verb("pack:pack", "a checkpoint made small, to give away", ("checkpoint",)),
+    "migrate": Verb(
+        "migrate:migrate",
+        "a gallery of the teacher's embeddings to ours, without photos",
+        ("teacher",),
+    ),
     "export": Verb(
         "export:export", "a checkpoint to ONNX: a client's half and a server's", ("checkpoint",)
     ),

@@ -82,7 +82,7 @@ class TeacherFile:
             MinusfaceError: unreadable, arrays missing or of wrong shape, names twice, values that are
                 not finite, or a key that is not in it.
         """
-        names, plain, flipped = _read_teacher(Path(path))
+        names, plain, flipped = read_teacher(Path(path))
         rows = {name: row for row, name in enumerate(names)}
         if len(rows) != len(names):
             raise MinusfaceError(f"{path}: names appear twice, expected distinct ones")
@@ -121,8 +121,12 @@ def _rows(rows: dict[str, int], keys: Sequence[str], where: str) -> npt.NDArray[
         ) from error
 
 
-def _read_teacher(path: Path) -> tuple[list[str], Float64, Float64]:
-    """The three arrays of a teacher file, checked."""
+def read_teacher(path: Path) -> tuple[list[str], Float64, Float64]:
+    """The three arrays of a teacher file as they are, checked: names, plain and flipped (N, D).
+
+    Raises:
+        MinusfaceError: unreadable, arrays missing or of wrong shape, or values that are not finite.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             names, plain, flipped = (np.asarray(file[k]) for k in ("names", "plain", "flipped"))
