@@ -126,7 +126,8 @@ def run_jobs(
             done = [replace(one, seconds=round(one.seconds, 2)) for one in job.run()]
             keep(path, done)
         found += done
-        if not any(later.target.name == job.target.name for later in jobs[number + 1 :]):
+        # Made anew for the next attack on it: images of many targets at once would fill the memory.
+        if number + 1 == len(jobs) or jobs[number + 1].target.name != job.target.name:
             bench.forget(job.target)
     return found
 
@@ -140,7 +141,10 @@ def conclude(
 ) -> Audit:
     """Costs, and what a reader needs to do it again."""
     targets = [Target(Unprotected()), *(Target(peer) for peer in peers), main]
-    costs = [cost_of(bench, target) for target in targets]
+    costs = []
+    for target in targets:
+        costs.append(cost_of(bench, target))
+        bench.forget(target)
     said = {
         **about,
         "data": bench.scene.words,
