@@ -39,7 +39,10 @@ def test_it_parses_and_means_what_its_name_says(path: Path) -> None:
 @pytest.mark.parametrize("path", DEFAULT, ids=lambda p: p.stem)
 def test_the_default_weights_are_made_by(path: Path) -> None:
     config = read_config(path)
-    assert (config.out, config.task) == (f"runs/default/{path.stem}", path.stem)
+    task = {"before": "stage1"}.get(path.stem, path.stem)
+    assert (config.out, config.task) == (f"runs/default/{path.stem}", task)
+    made = {f"runs/default/{other.stem}" for other in DEFAULT}
+    assert {config.start.generator, config.start.recognizer} <= made | {None}
     assert useless(config) == []
 
 

@@ -19,6 +19,7 @@ from minusface.protect.codec import BlockCodec, Codec, build_codec
 from minusface.protect.generator import Regeneration, build_generator
 from minusface.protect.shuffle import draw_permutation_from_entropy
 from minusface.types import FaceCrop, ProtectedImage
+from minusface.weights import resolve
 
 
 class Residue(NamedTuple):
@@ -163,12 +164,16 @@ class Protector(nn.Module):
         )
 
     @classmethod
-    def load(cls, path: str | Path) -> Protector:
+    def load(cls, path: str | Path = "default") -> Protector:
         """The protector of a stage-1 or stage-2 checkpoint, in eval mode, frozen.
+
+        Args:
+            path: a checkpoint or run folder, a name under MINUSFACE_HOME, or the name of packaged weights.
 
         Raises:
             MinusfaceError: no checkpoint, a damaged one, or one without a generator.
         """
+        path = resolve(str(path))
         card = checkpoint.load_card(path)
         if not card.model.get("generator"):
             raise MinusfaceError(

@@ -18,6 +18,7 @@ from minusface.config import InputTransform, RecognizerConfig
 from minusface.errors import MinusfaceError, choice_error
 from minusface.recognize.backbones import build_backbone
 from minusface.types import FaceCrop, ProtectedImage, Template
+from minusface.weights import resolve
 
 RecognizerKind = Literal["protected", "crop", "features"]
 
@@ -206,12 +207,16 @@ class Recognizer(nn.Module):
         return cls(config, spec["in_channels"], spec["size"], spec["kind"])
 
     @classmethod
-    def load(cls, path: Path | str) -> Recognizer:
+    def load(cls, path: Path | str = "default") -> Recognizer:
         """Rebuild the recogniser of a checkpoint, in evaluation mode, on the CPU.
+
+        Args:
+            path: a checkpoint or run folder, a name under MINUSFACE_HOME, or the name of packaged weights.
 
         Raises:
             MinusfaceError: no checkpoint, none with a recogniser, or damaged or foreign tensors.
         """
+        path = resolve(str(path))
         card = checkpoint.load_card(path)
         spec = card.model.get("recognizer")
         if spec is None:
