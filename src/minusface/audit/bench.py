@@ -6,6 +6,7 @@ Legend: B batch, V views, n images a crop, N side of a crop, T test images.
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from minusface.audit.ruler import Ruler
 from minusface.audit.scene import Photos, Scene
 from minusface.files import write_atomically
 from minusface.peers.base import Views, views_of
+from minusface.recognize import Recognizer
 
 WIDE = 4  # images a crop, above which draws are not kept
 SHOWN = 6  # faces side by side in the report
@@ -107,6 +109,15 @@ class Pool:
 
 
 @functools.lru_cache(maxsize=4)
+def fingerprint_of(recognizer: Recognizer) -> str:
+    """SHA-256 (hex) of its weights."""
+    sha = hashlib.sha256()
+    for tensor in recognizer.state_dict().values():
+        sha.update(tensor.detach().cpu().float().numpy().tobytes())
+    return sha.hexdigest()
+
+
+@functools.lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, count: int) -> list[int]:
     """The order of photos in an epoch."""
     found: list[int] = torch.randperm(count, generator=seeded("order", seed, epoch, count)).tolist()
@@ -182,7 +193,10 @@ class Bench:
 
     def key(self, attack: str, target: Target, *more: object) -> str:
         """A name for what is kept of an attack: another one where anything it depends on changes."""
-        said = (target.protection.fingerprint(), self.scene.fingerprint, len(self.scene.train))
+        said = (
+            *(target.protection.fingerprint(), self.scene.fingerprint, len(self.scene.train)),
+            *([] if target.recognizer is None else [fingerprint_of(target.recognizer)]),
+        )
         inputs = (self.budget.views, self.seed, self.precision, *more)
         words = re.sub(r"[^A-Za-z0-9]+", "-", f"{attack} {target.name}").strip("-")
         return f"{words}-{key_of(*said, *inputs)}"

@@ -6,14 +6,12 @@ Legend: B batch, V views, n images a crop, N side of a crop, F channels, C = 3 c
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from minusface.checkpoint import load_card
 from minusface.peers.base import Opened, Views
 from minusface.protect import Protector, draw_permutation
 from minusface.protect.codec import BlockCodec
@@ -55,9 +53,7 @@ class MinusFace:
         Raises:
             MinusfaceError: no such checkpoint, or one without a generator.
         """
-        found = cls(Protector.load(path).to(device))
-        found._said = json.dumps(load_card(path).files, sort_keys=True)
-        return found
+        return cls(Protector.load(path).to(device))
 
     def choosing(self, choice: Choice, seed: int = 0, secret: bytes = b"") -> MinusFace:
         """The same protector with its permutation chosen otherwise."""
@@ -158,7 +154,8 @@ class MinusFace:
     def fingerprint(self) -> str:
         """See :class:`minusface.peers.Protection`."""
         if not self._said:
-            sha = hashlib.sha256()
+            # The protection alone: another recogniser of its images does not change it.
+            sha = hashlib.sha256(repr(self.protector.codec_config).encode())
             for tensor in self.protector.generator.state_dict().values():
                 sha.update(tensor.detach().cpu().float().numpy().tobytes())
             self._said = sha.hexdigest()
