@@ -128,6 +128,47 @@ def test_a_stopped_audit_goes_on(
     assert again.findings == first.findings
 
 
+@pytest.mark.usefixtures("short")
+def test_what_is_published_shows_nobody_of_the_data(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, shown = tmp_path / "out", tmp_path / "shown"
+    line = ["audit", "--checkpoint", str(model), "--data", "synthetic:12x4", "--out", str(out)]
+    line += ["--attacks", "viewing,recovery,linkage", "--publish", str(shown)]
+    line += ["--variants", "signs,duplicate-2", "--beside", f"other={model}", "--peers", "blur"]
+    assert main(line) == 0
+    assert f"to show: {shown / 'report.html'}" in capsys.readouterr().out
+    own, public = (json.loads((path / "report.json").read_text()) for path in (out, shown))
+    names = {cost["target"] for cost in public["costs"]}
+    assert names == {
+        *("unprotected", "blur", "minusface", "minusface-signs", "minusface-duplicate-2"),
+        "minusface-other",
+    }
+    for one, other in zip(own["findings"], public["findings"], strict=True):
+        assert (one["measures"], one["target"]) == (other["measures"], other["target"])
+    private = {path.read_bytes() for path in (out / "pictures").iterdir()}
+    pictures = {path.read_bytes() for path in (shown / "pictures").iterdir()}
+    assert len(pictures) > 8
+    assert not private & pictures
+    assert {path.name for path in shown.iterdir()} == {
+        *("pictures", "report.json", "report.html", "table.md"),
+    }
+    page = (shown / "report.html").read_text()
+    assert "none of them in the data" in page
+    assert "as sensitive as they are" not in page
+    table = (shown / "table.md").read_text()
+    assert "| **minusface** |" in table
+    assert table.count("\n") == 2 + len(names) + 1
+
+
+def test_names_twice_are_refused(model: Path, tmp_path: Path) -> None:
+    options = Options(
+        model, "synthetic:12x4", tmp_path, SHORTEST, variants=("signs",), beside=(f"signs={model}",)
+    )
+    with pytest.raises(MinusfaceError, match="minusface-signs: two protections"):
+        run_audit(options)
+
+
 def finding(attack: str, target: str, variant: str = "", **measures: float) -> Finding:
     return Finding(attack, target, "sees protected images", dict(measures), variant)
 

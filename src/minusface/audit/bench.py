@@ -50,14 +50,15 @@ class Pool:
     ) -> None:
         self.target, self.photos, self.seed, self.device = target, photos, seed, device
         self.views = views
+        self.progress: Callable[[float], None] = lambda part: None
         self._kept: Views | None = None
 
-    def fill(self, progress: Callable[[float], None] = lambda part: None) -> None:
-        """Protect every photo, where draws are kept."""
+    def fill(self) -> None:
+        """Protect every photo, where draws are kept; tells ``progress`` how far it is."""
         if self.views is None or self._kept is not None:
             return
         with exactly(self.device):
-            self._kept = self._drawn(self.views, progress)
+            self._kept = self._drawn(self.views, self.progress)
 
     def _drawn(self, views: int, progress: Callable[[float], None]) -> Views:
         parts = []
@@ -106,6 +107,18 @@ class Pool:
             drawn = self._kept.view(epoch % self.views).take(places)
         order = None if drawn.permutation is None else drawn.permutation.to(self.device)
         return Views(drawn.protected.float().to(self.device), order), (crops + 1) / 2
+
+
+def write_strip(out: Path, name: str, images: Tensor) -> str:
+    """Write the first of (B, 3, N, N) in [0, 1] side by side; gives the file's name relative to ``out``."""
+    some = images[:SHOWN].detach().float().cpu().clamp(0, 1)
+    strip = torch.cat(list(some), dim=-1).permute(1, 2, 0).numpy()
+    pixels = np.rint(strip[..., ::-1] * 255).astype(np.uint8)
+    ok, data = cv2.imencode(".png", np.ascontiguousarray(pixels))
+    assert ok, "PNG encoding of a valid uint8 image cannot fail"
+    relative = f"pictures/{name}.png"
+    write_atomically(out / relative, data.tobytes())
+    return relative
 
 
 @functools.lru_cache(maxsize=4)
@@ -170,7 +183,8 @@ class Bench:
             views = self.budget.views if target.protection.images <= WIDE else None
             self._pools[name] = Pool(target, self.scene.train, views, self.seed, self.device)
         found = self._pools[name]
-        found.fill(lambda part: self.show(part, f"asking {target.name} for protected images"))
+        # Filled when a batch is asked for: an attacker that has learned already needs none.
+        found.progress = lambda part: self.show(part, f"asking {target.name} for protected images")
         return found
 
     def forget(self, target: Target) -> None:
@@ -224,14 +238,7 @@ class Bench:
 
     def picture(self, name: str, images: Tensor) -> str:
         """Keep the first faces of (B, 3, N, N) in [0, 1] side by side; gives the file's relative name."""
-        some = images[:SHOWN].detach().float().cpu().clamp(0, 1)
-        strip = torch.cat(list(some), dim=-1).permute(1, 2, 0).numpy()
-        pixels = np.rint(strip[..., ::-1] * 255).astype(np.uint8)
-        ok, data = cv2.imencode(".png", np.ascontiguousarray(pixels))
-        assert ok, "PNG encoding of a valid uint8 image cannot fail"
-        relative = f"pictures/{name}.png"
-        write_atomically(self.out / relative, data.tobytes())
-        return relative
+        return write_strip(self.out, name, images)
 
     def shown(self, photos: Photos) -> Tensor:
         """The faces that the report shows, (SHOWN, 3, N, N) in [0, 1]."""

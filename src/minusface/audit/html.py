@@ -181,10 +181,12 @@ def _pictures(audit: Audit, folder: Path) -> str:
         f'src="data:image/png;base64,{_data(folder / file)}"></div>'
         for words, file in rows
     )
-    return (
-        '<h2>The same faces, a row a method</h2><p class="note">These are faces of the data under audit: '
-        f"this file is as sensitive as they are.</p>{lines}"
+    whose = (
+        f"Pictures {escape(audit.about['pictures'])}."
+        if "pictures" in audit.about
+        else "These are faces of the data under audit: this file is as sensitive as they are."
     )
+    return f'<h2>The same faces, a row a method</h2><p class="note">{whose}</p>{lines}'
 
 
 def _data(path: Path) -> str:

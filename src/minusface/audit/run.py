@@ -25,6 +25,7 @@ from minusface.audit.plan import (
     plan,
     run_jobs,
 )
+from minusface.audit.publish import publish
 from minusface.audit.ruler import Ruler, load_ruler, train_ruler
 from minusface.audit.scene import Scene, open_scene
 from minusface.audit.tables import markdown
@@ -65,6 +66,8 @@ class Options:
     seed: int = 0
     device: str = "cpu"
     precision: str = "float32"
+    publish: Path | None = None
+    """Folder of a second report, whose pictures may be shown."""
 
 
 def run_audit(options: Options, show: Show = lambda part, note: None) -> Audit:
@@ -119,6 +122,10 @@ def run_audit(options: Options, show: Show = lambda part, note: None) -> Audit:
     }
     audit = conclude(bench, main, peers, findings, about)
     write(audit, main.name, options.out)
+    if options.publish is not None:
+        targets = [Target(Unprotected()), *(Target(peer) for peer in peers), main]
+        bench.show = lambda part, note: show(0.99, note)
+        write(publish(bench, targets, audit, options.publish), main.name, options.publish)
     return audit
 
 

@@ -20,6 +20,7 @@ def audit(
     lpips: str | None = None,
     attributes: str | None = None,
     attacks: str | None = None,
+    publish: str | None = None,
     seed: int = 0,
     device: str = "auto",
     json: bool = False,
@@ -51,6 +52,8 @@ def audit(
             of light.
         attacks: only these, with commas: viewing, recovery, linkage, averaging, templates, attributes,
             inversion.
+        publish: a folder for a second report that may be shown: the same numbers, pictures of drawn faces and
+            of scikit-image's astronaut.
         seed: every random draw comes from it.
         device: auto, cpu or cuda.
         json: print report.json in the place of words.
@@ -93,6 +96,7 @@ def audit(
         seed=seed,
         device=where,
         precision=precision,
+        publish=None if publish is None else Path(publish),
     )
     with noted_bar("audit") as show:
         found = run_audit(options, show)
@@ -106,6 +110,8 @@ def audit(
     for said in verdict(found.findings, "minusface"):
         print(f"- [{words[said.kind]}] {said.text}")
     print(f"report: {options.out / HTML}")
+    if options.publish is not None:
+        print(f"to show: {options.publish / HTML}")
 
 
 def _names(said: str, known: Iterable[str]) -> list[str]:
