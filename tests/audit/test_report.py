@@ -21,6 +21,7 @@ from minusface.audit.verdict import verdict
 from minusface.checkpoint import Card
 from minusface.cli import main
 from minusface.config import CodecConfig, GeneratorConfig, RecognizerConfig
+from minusface.errors import MinusfaceError
 from minusface.protect import Protector
 from minusface.recognize import Recognizer
 from tests.audit.conftest import TINY
