@@ -6,7 +6,7 @@ collection and one or more templates. Legend: B batch, D embedding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -67,6 +67,14 @@ class Person(NamedTuple):
     templates: int
     cursor: int
     """To go on after this person."""
+
+
+class Entry(NamedTuple):
+    """A person with all their templates, to be moved."""
+
+    person: str
+    vectors: Floats
+    """(B, D) as the recogniser gave them, of unit length: no key rotates them."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +138,10 @@ class Index(Protocol):
 
     def people(self, collection: str, after: int = 0, limit: int = 100) -> list[Person]:
         """People in the order of their enrolment, those after a cursor."""
+        ...
+
+    def entries(self, collection: str) -> Iterator[Entry]:
+        """Everybody with their templates, in the order of enrolment."""
         ...
 
     def erase(self, collection: str, person: str) -> int:

@@ -10,7 +10,6 @@ Legend: B batch, D embedding, K templates.
 from __future__ import annotations
 
 import contextlib
-import hmac
 import secrets
 import sqlite3
 import threading
@@ -22,6 +21,7 @@ import numpy as np
 from minusface.index.base import (
     Added,
     ConflictError,
+    Entry,
     Floats,
     Hit,
     Person,
@@ -35,6 +35,7 @@ from minusface.index.base import (
 from minusface.index.gallery import Gallery, bury, opened, reseal, salt_name, storing, transaction
 from minusface.index.keys import SALT_BYTES, CollectionKeys
 from minusface.index.nearest import EXACT_BELOW, Nearest
+from minusface.index.rows import insert, note_request, owner_of, replayed
 from minusface.index.schema import DATABASE, connect, held_lock
 from minusface.index.tombstones import Tombstones
 
@@ -120,34 +121,16 @@ class LocalIndex:
         rows = check_vectors(vectors, self.dimension)
         with self._mutex:
             known = self._known(collection)
-            earlier = self._replayed(known, request)
+            with storing(self.folder):
+                earlier = replayed(self._db, known, request)
             if earlier is not None:
                 return earlier
             turned = known.keys.rotate(rows)
             uids = [secrets.token_bytes(16) for _ in turned]
-            handle = known.keys.handle(person)
-            numbers: list[int] = []
             with self._transaction():
-                owner = self._owner(known, handle)
-                if owner is None:
-                    sealed = known.keys.seal(person.encode(), handle)
-                    owner = self._insert(
-                        "INSERT INTO people (collection, handle, name) VALUES (?, ?, ?)",
-                        (known.number, handle, sealed),
-                    )
-                for uid, vector in zip(uids, turned, strict=True):
-                    sealed = known.keys.seal(vector.tobytes(), uid)
-                    numbers.append(
-                        self._insert(
-                            "INSERT INTO templates (person, uid, vector) VALUES (?, ?, ?)",
-                            (owner, uid, sealed),
-                        )
-                    )
+                owner, numbers = insert(self._db, known, person, uids, turned)
                 if request is not None:
-                    self._db.execute(
-                        "INSERT INTO requests VALUES (?, ?, ?, ?, ?)",
-                        (*self._request_row(known, request), owner, b"".join(uids)),
-                    )
+                    note_request(self._db, known, request, owner, uids)
             known.nearest.add(np.asarray(numbers, np.int64), turned)
             known.owner.update(dict.fromkeys(numbers, owner))
             known.names[owner] = person
@@ -193,6 +176,21 @@ class LocalIndex:
                     (known.number, after, limit),
                 ).fetchall()
             return [Person(known.names[number], templates, number) for number, templates in rows]
+
+    def entries(self, collection: str) -> Iterator[Entry]:
+        """See :class:`Index`."""
+        after = 0
+        while page := self.people(collection, after):
+            for person in page:
+                after = person.cursor
+                with self._mutex, storing(self.folder):
+                    known = self._known(collection)
+                    rows = self._db.execute(
+                        "SELECT uid, vector FROM templates WHERE person = ? ORDER BY id", (after,)
+                    ).fetchall()
+                    stored = [opened(known.keys, *row) for row in rows]
+                if stored:
+                    yield Entry(person.name, known.keys.unrotate(np.stack(stored)))
 
     def erase(self, collection: str, person: str) -> int:
         """See :class:`Index`."""
@@ -253,42 +251,12 @@ class LocalIndex:
             raise UnknownCollectionError(f"no collection {collection!r}")
         return self._collections[collection]
 
-    def _owner(self, known: Gallery, handle: bytes) -> int | None:
-        row = self._db.execute(
-            "SELECT id FROM people WHERE collection = ? AND handle = ?", (known.number, handle)
-        ).fetchone()
-        return None if row is None else int(row[0])
-
     def _person(self, known: Gallery, person: str) -> int:
         with storing(self.folder):
-            owner = self._owner(known, known.keys.handle(person))
+            owner = owner_of(self._db, known, known.keys.handle(person))
         if owner is None:
             raise UnknownPersonError(f"nobody of this name in {known.name!r}")
         return owner
-
-    def _insert(self, statement: str, values: tuple[object, ...]) -> int:
-        number = self._db.execute(statement, values).lastrowid
-        assert number is not None
-        return number
-
-    def _request_row(self, known: Gallery, request: Request) -> tuple[int, bytes, bytes]:
-        digest = known.keys.handle(f"digest/{request.digest.hex()}")
-        return known.number, known.keys.handle(f"request/{request.key}"), digest
-
-    def _replayed(self, known: Gallery, request: Request | None) -> Added | None:
-        """What an earlier try of the same request did."""
-        if request is None:
-            return None
-        number, key, digest = self._request_row(known, request)
-        with storing(self.folder):
-            row = self._db.execute(
-                "SELECT digest, uids FROM requests WHERE collection = ? AND key = ?", (number, key)
-            ).fetchone()
-        if row is None:
-            return None
-        if not hmac.compare_digest(row[0], digest):
-            raise ConflictError("this idempotency key was used for another enrolment")
-        return Added(tuple(row[1][i : i + 16].hex() for i in range(0, len(row[1]), 16)), True)
 
     def _load(self, number: int, name: str, salt: bytes, version: int) -> Gallery:
         """A collection from the truth into memory."""

@@ -1,0 +1,83 @@
+"""Connections to PostgreSQL: a pool that finds the way back after the database was gone."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from minusface.errors import MinusfaceError
+from minusface.index.base import StorageError
+
+CONNECTIONS = 8
+# Seconds; a database that is away is told of, not waited for.
+PATIENCE = 5.0
+
+
+class Database:
+    """A pool of connections.
+
+    Args:
+        url: ``postgresql://user@host/database``.
+
+    Raises:
+        MinusfaceError: psycopg is missing.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            from psycopg_pool import ConnectionPool
+        except ImportError as error:
+            raise MinusfaceError(
+                f'{error.name} is missing: pip install "minusface[pgvector]"'
+            ) from error
+        self._pool: Any = ConnectionPool(
+            url,
+            min_size=1,
+            max_size=CONNECTIONS,
+            timeout=PATIENCE,
+            kwargs={"connect_timeout": int(PATIENCE)},
+            check=ConnectionPool.check_connection,
+            # It tries again by itself, rarer and rarer up to this many seconds apart.
+            reconnect_timeout=60,
+            open=False,
+        )
+        self._pool.open()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """A connection: all of what is done on it is in the database, or none.
+
+        Raises:
+            StorageError: the database cannot be reached, is full, or refuses.
+        """
+        import psycopg
+        from psycopg_pool import PoolTimeout
+
+        try:
+            with self._pool.connection() as connection:
+                yield connection
+        except PoolTimeout as error:
+            raise StorageError("PostgreSQL: cannot be reached") from error
+        except psycopg.Error as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise StorageError(f"PostgreSQL: {reason}") from error
+
+    def vacuum(self) -> None:
+        """Free what deleted rows held; best effort: PostgreSQL's own vacuum comes round anyway."""
+        import psycopg
+        from psycopg_pool import PoolTimeout
+
+        with (
+            contextlib.suppress(PoolTimeout, psycopg.Error),
+            self._pool.connection() as connection,
+        ):
+            connection.autocommit = True
+            try:
+                connection.execute("VACUUM people, templates, requests")
+            finally:
+                connection.autocommit = False
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._pool.close()

@@ -1,0 +1,319 @@
+"""The index in PostgreSQL with pgvector: several services on one database.
+
+Rows are the truth and the search runs beside them, so that nothing is loaded at start and replicas see each
+other's changes at once. Names are sealed and found by a keyed hash, as in the embedded index. Templates are
+rotated by the collection's key but not encrypted: the database must be able to compare them.
+
+Legend: B batch, D embedding.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from minusface.index.base import (
+    Added,
+    ConflictError,
+    Entry,
+    Floats,
+    Hit,
+    Person,
+    Request,
+    Stats,
+    UnknownCollectionError,
+    UnknownPersonError,
+    check_name,
+    check_vectors,
+)
+from minusface.index.gallery import salt_name
+from minusface.index.keys import SALT_BYTES, CollectionKeys
+from minusface.index.nearest import EXACT_BELOW
+from minusface.index.pgpool import Database
+from minusface.index.pgrows import (
+    PAGE,
+    Known,
+    array_of,
+    bury,
+    graph_of,
+    literal_of,
+    name_of,
+    nearest,
+    replayed,
+    request_row,
+    reseal,
+)
+from minusface.index.pgtables import migrate
+from minusface.index.tombstones import Tombstones
+
+
+class PgVectorIndex:
+    """See :class:`minusface.index.Index`.
+
+    Args:
+        url: ``postgresql://user@host/database``; the user may create tables and the extension ``vector``.
+        dimension: D.
+        master: 32 bytes from which all keys are derived; the same for all replicas.
+        model: fingerprint of the recogniser.
+        tombstones: a file of what was erased, kept apart from the database and its backups; None for none.
+        exact_below: collections of fewer templates are searched exactly; larger ones get a graph (HNSW).
+
+    Raises:
+        MinusfaceError: a database made for another model or dimension, or psycopg is missing.
+        StorageError: it cannot be reached.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        dimension: int,
+        master: bytes,
+        *,
+        model: str = "",
+        tombstones: Tombstones | None = None,
+        exact_below: int = EXACT_BELOW,
+    ) -> None:
+        self.dimension, self._master, self._exact_below = dimension, master, exact_below
+        self._tombstones = tombstones
+        self._keys: dict[tuple[bytes, int], CollectionKeys] = {}
+        self._mutex = threading.Lock()
+        self._uncounted: dict[int, int] = {}
+        self._db = Database(url)
+        try:
+            with self._db.transaction() as db:
+                migrate(db, dimension, model)
+                if tombstones is not None:
+                    bury(db, tombstones)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def create(self, collection: str) -> None:
+        """See :class:`Index`."""
+        check_name("collection", collection)
+        salt = secrets.token_bytes(SALT_BYTES)
+        with self._db.transaction() as db:
+            made = db.execute(
+                "INSERT INTO collections (name, salt, version) VALUES (%s, %s, 1) "
+                "ON CONFLICT DO NOTHING RETURNING id",
+                (collection, salt),
+            ).fetchone()
+        if made is None:
+            raise ConflictError(f"collection {collection!r} is already there")
+
+    def collections(self) -> list[str]:
+        """See :class:`Index`."""
+        with self._db.transaction() as db:
+            return sorted(row[0] for row in db.execute("SELECT name FROM collections").fetchall())
+
+    def drop(self, collection: str) -> int:
+        """See :class:`Index`."""
+        with self._db.transaction() as db:
+            known = self._known(db, collection, "UPDATE")
+            self._note([salt_name(known.salt)])
+            count = self._count(db, "templates", known.number)
+            db.execute(f"DROP INDEX IF EXISTS {graph_of(known.number)}")
+            db.execute("DELETE FROM collections WHERE id = %s", (known.number,))
+        self._db.vacuum()
+        return count
+
+    def add(
+        self, collection: str, person: str, vectors: Floats, request: Request | None = None
+    ) -> Added:
+        """See :class:`Index`."""
+        check_name("person", person)
+        rows = check_vectors(vectors, self.dimension)
+        with self._db.transaction() as db:
+            known = self._known(db, collection, "SHARE")
+            earlier = replayed(db, known, request)
+            if earlier is not None:
+                return earlier
+            uids = [secrets.token_bytes(16) for _ in rows]
+            owner = self._enrolled(db, known, person)
+            with db.cursor() as cursor:
+                cursor.executemany(
+                    "INSERT INTO templates (collection, person, uid, vector) VALUES (%s, %s, %s, %s)",
+                    [
+                        (known.number, owner, uid, literal_of(row))
+                        for uid, row in zip(uids, known.keys.rotate(rows), strict=True)
+                    ],
+                )
+            if request is not None:
+                db.execute(
+                    "INSERT INTO requests VALUES (%s, %s, %s, %s, %s)",
+                    (*request_row(known, request), owner, b"".join(uids)),
+                )
+        self._grow(known, len(uids))
+        return Added(tuple(uid.hex() for uid in uids), False)
+
+    def scores(self, collection: str, person: str, vectors: Floats) -> Floats:
+        """See :class:`Index`."""
+        rows = check_vectors(vectors, self.dimension)
+        with self._db.transaction() as db:
+            known = self._known(db, collection)
+            owner = self._person(db, known, person)
+            found = db.execute(
+                "SELECT vector::text FROM templates WHERE person = %s", (owner,)
+            ).fetchall()
+        stored = np.stack([array_of(text) for (text,) in found])
+        best: Floats = (known.keys.rotate(rows) @ stored.T).max(axis=1)
+        return best
+
+    def search(self, collection: str, vectors: Floats, count: int) -> list[list[Hit]]:
+        """See :class:`Index`."""
+        rows = check_vectors(vectors, self.dimension)
+        with self._db.transaction() as db:
+            known = self._known(db, collection)
+            return [nearest(db, known, row, count) for row in known.keys.rotate(rows)]
+
+    def people(self, collection: str, after: int = 0, limit: int = 100) -> list[Person]:
+        """See :class:`Index`."""
+        with self._db.transaction() as db:
+            known = self._known(db, collection)
+            rows = db.execute(
+                "SELECT p.id, p.handle, p.name, count(*) FROM people p JOIN templates t ON t.person = p.id "
+                "WHERE p.collection = %s AND p.id > %s GROUP BY p.id ORDER BY p.id LIMIT %s",
+                (known.number, after, limit),
+            ).fetchall()
+        return [Person(name_of(known, row[1], row[2]), row[3], row[0]) for row in rows]
+
+    def entries(self, collection: str) -> Iterator[Entry]:
+        """See :class:`Index`."""
+        after = 0
+        while page := self.people(collection, after, PAGE):
+            for person in page:
+                with self._db.transaction() as db:
+                    known = self._known(db, collection)
+                    rows = db.execute(
+                        "SELECT vector::text FROM templates WHERE person = %s ORDER BY id",
+                        (person.cursor,),
+                    ).fetchall()
+                if rows:
+                    stored = np.stack([array_of(text) for (text,) in rows])
+                    yield Entry(person.name, known.keys.unrotate(stored))
+            after = page[-1].cursor
+
+    def erase(self, collection: str, person: str) -> int:
+        """See :class:`Index`."""
+        with self._db.transaction() as db:
+            known = self._known(db, collection, "SHARE")
+            owner = self._person(db, known, person)
+            # No other replica adds to a person who is on the way out.
+            db.execute("SELECT 1 FROM people WHERE id = %s FOR UPDATE", (owner,))
+            rows = db.execute("SELECT uid FROM templates WHERE person = %s", (owner,)).fetchall()
+            # First: from here on no start brings them back.
+            self._note([bytes(uid).hex() for (uid,) in rows])
+            db.execute("DELETE FROM people WHERE id = %s", (owner,))
+        self._db.vacuum()
+        return len(rows)
+
+    def rekey(self, collection: str) -> int:
+        """See :class:`Index`."""
+        with self._db.transaction() as db:
+            version = reseal(
+                db, self._known(db, collection, "UPDATE"), self._master, self.dimension
+            )
+        self._db.vacuum()
+        return version
+
+    def change_master(self, master: bytes) -> None:
+        """Bring every collection under keys of another master key, in one step, without photos.
+
+        Replicas that still hold the old one can open nothing from here on: stop them first.
+        """
+        with self._db.transaction() as db:
+            names = [row[0] for row in db.execute("SELECT name FROM collections ORDER BY id")]
+            for name in names:
+                reseal(db, self._known(db, name, "UPDATE"), master, self.dimension)
+        self._master = master
+        self._keys.clear()
+        self._db.vacuum()
+
+    def stats(self, collection: str) -> Stats:
+        """See :class:`Index`."""
+        with self._db.transaction() as db:
+            known = self._known(db, collection)
+            counts = [self._count(db, table, known.number) for table in ("people", "templates")]
+        return Stats(counts[0], counts[1], not known.indexed, known.keys.version)
+
+    def close(self) -> None:
+        """See :class:`Index`."""
+        self._db.close()
+
+    # What follows is called within a transaction, but for the last two.
+
+    def _known(self, db: Any, collection: str, lock: str = "") -> Known:
+        """A collection; locked against re-keying (SHARE) or against everything (UPDATE)."""
+        row = db.execute(
+            "SELECT id, name, salt, version, indexed FROM collections WHERE name = %s"
+            + (f" FOR {lock}" if lock else ""),
+            (collection,),
+        ).fetchone()
+        if row is None:
+            raise UnknownCollectionError(f"no collection {collection!r}")
+        number, name, salt, version, indexed = row
+        return Known(number, name, bytes(salt), self._keys_of(bytes(salt), version), indexed)
+
+    def _keys_of(self, salt: bytes, version: int) -> CollectionKeys:
+        """Kept: a rotation takes milliseconds to derive."""
+        with self._mutex:
+            found = self._keys.get((salt, version))
+            if found is None:
+                found = CollectionKeys(self._master, salt, version, self.dimension)
+                self._keys[salt, version] = found
+            return found
+
+    def _count(self, db: Any, table: str, collection: int) -> int:
+        row = db.execute(f"SELECT count(*) FROM {table} WHERE collection = %s", (collection,))
+        return int(row.fetchone()[0])
+
+    def _person(self, db: Any, known: Known, person: str) -> int:
+        row = db.execute(
+            "SELECT id FROM people WHERE collection = %s AND handle = %s",
+            (known.number, known.keys.handle(person)),
+        ).fetchone()
+        if row is None:
+            raise UnknownPersonError(f"nobody of this name in {known.name!r}")
+        return int(row[0])
+
+    def _enrolled(self, db: Any, known: Known, person: str) -> int:
+        """The person's number, made where missing; the row stays locked until the transaction ends."""
+        handle = known.keys.handle(person)
+        sealed = known.keys.seal(person.encode(), handle)
+        # An update that changes nothing waits for a replica that is making or erasing the same person.
+        row = db.execute(
+            "INSERT INTO people (collection, handle, name) VALUES (%s, %s, %s) "
+            "ON CONFLICT (collection, handle) DO UPDATE SET handle = excluded.handle RETURNING id",
+            (known.number, handle, sealed),
+        ).fetchone()
+        return int(row[0])
+
+    def _note(self, names: Sequence[str]) -> None:
+        if self._tombstones is not None:
+            self._tombstones.add(names)
+
+    def _grow(self, known: Known, added: int) -> None:
+        """Give a collection that has grown large its graph, once; counted now and then."""
+        if known.indexed:
+            return
+        with self._mutex:
+            waiting = self._uncounted.get(known.number, self._exact_below) + added
+            self._uncounted[known.number] = waiting
+            if 10 * waiting < self._exact_below:
+                return
+            self._uncounted[known.number] = 0
+        with self._db.transaction() as db:
+            if self._count(db, "templates", known.number) < self._exact_below:
+                return
+            again = self._known(db, known.name, "UPDATE")
+            if again.indexed:
+                return
+            db.execute(
+                f"CREATE INDEX IF NOT EXISTS {graph_of(known.number)} ON templates USING hnsw "
+                f"(vector vector_ip_ops) WHERE collection = {known.number}"
+            )
+            db.execute("UPDATE collections SET indexed = true WHERE id = %s", (known.number,))

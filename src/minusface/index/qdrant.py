@@ -1,0 +1,310 @@
+"""The index in Qdrant: for a cluster with shards and replicas.
+
+Qdrant has no transactions, so nothing here needs one: a template's name is made from its request, so that a
+repeated enrolment writes the same points again; a person's point is named by the keyed hash of their name;
+a re-keyed collection is a new one, taken into use by a single write. Names are sealed; templates are rotated
+by the collection's key but not encrypted: Qdrant must be able to compare them.
+
+Legend: B batch, D embedding.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from minusface.index.base import (
+    Added,
+    ConflictError,
+    Entry,
+    Floats,
+    Hit,
+    Person,
+    Request,
+    Stats,
+    UnknownCollectionError,
+    UnknownPersonError,
+    best_people,
+    check_name,
+    check_vectors,
+)
+from minusface.index.gallery import salt_name
+from minusface.index.keys import SALT_BYTES, CollectionKeys
+from minusface.index.nearest import EXACT_BELOW
+from minusface.index.qdrant_store import Known, Store, connect, storing
+from minusface.index.tombstones import Tombstones
+
+PAGE = 256
+
+
+class QdrantIndex:
+    """See :class:`minusface.index.Index`.
+
+    Args:
+        url: ``http://host:6333``, or ``:memory:`` for trying out.
+        dimension: D.
+        master: 32 bytes from which all keys are derived.
+        model: fingerprint of the recogniser.
+        tombstones: a file of what was erased, kept apart from Qdrant and its snapshots; None for none.
+        exact_below: collections of fewer templates are searched exactly; Qdrant's graph is used above.
+
+    Raises:
+        MinusfaceError: made for another model or dimension, or qdrant-client is missing.
+        StorageError: it cannot be reached.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        dimension: int,
+        master: bytes,
+        *,
+        model: str = "",
+        tombstones: Tombstones | None = None,
+        exact_below: int = EXACT_BELOW,
+    ) -> None:
+        self.dimension, self._master, self._exact_below = dimension, master, exact_below
+        self._tombstones = tombstones
+        self._mutex = threading.RLock()
+        self._last = 0
+        self._store = Store(connect(url), dimension, model, master)
+        with storing():
+            self._store.prepare()
+            self._bury()
+
+    def create(self, collection: str) -> None:
+        """See :class:`Index`. Two services must not create one collection at the same moment."""
+        check_name("collection", collection)
+        with self._mutex, storing():
+            if self._store.find(collection) is not None:
+                raise ConflictError(f"collection {collection!r} is already there")
+            self._store.make(collection, secrets.token_bytes(SALT_BYTES), 1)
+
+    def collections(self) -> list[str]:
+        """See :class:`Index`."""
+        with storing():
+            return sorted(self._store.names())
+
+    def drop(self, collection: str) -> int:
+        """See :class:`Index`."""
+        with self._mutex, storing():
+            known = self._known(collection)
+            count = self._store.count(known.templates)
+            self._note([salt_name(known.salt)])
+            self._store.forget(known)
+            return count
+
+    def add(
+        self, collection: str, person: str, vectors: Floats, request: Request | None = None
+    ) -> Added:
+        """See :class:`Index`."""
+        check_name("person", person)
+        rows = check_vectors(vectors, self.dimension)
+        with self._mutex, storing():
+            known = self._known(collection)
+            uids, digest = self._fresh_names(known.keys, request, len(rows))
+            if request is not None and (earlier := self._replayed(known, uids, digest)):
+                return earlier
+            handle = known.keys.handle(person)
+            # The person first: a template without one would be found and belong to nobody.
+            self._store.put_person(known, handle, person, self._moment())
+            payload = {"handle": handle.hex(), "digest": digest, "count": len(uids)}
+            points = zip(uids, known.keys.rotate(rows), strict=True)
+            self._store.put_templates(known, points, payload)
+            return Added(tuple(uids), False)
+
+    def scores(self, collection: str, person: str, vectors: Floats) -> Floats:
+        """See :class:`Index`."""
+        rows = check_vectors(vectors, self.dimension)
+        with storing():
+            known = self._known(collection)
+            stored = self._vectors(known, self._person(known, person))
+        best: Floats = (known.keys.rotate(rows) @ stored.T).max(axis=1)
+        return best
+
+    def search(self, collection: str, vectors: Floats, count: int) -> list[list[Hit]]:
+        """See :class:`Index`."""
+        rows = check_vectors(vectors, self.dimension)
+        with storing():
+            known = self._known(collection)
+            exact = self._store.count(known.templates) < self._exact_below
+            return [self._nearest(known, row, count, exact) for row in known.keys.rotate(rows)]
+
+    def people(self, collection: str, after: int = 0, limit: int = 100) -> list[Person]:
+        """See :class:`Index`."""
+        with storing():
+            known = self._known(collection)
+            found = self._store.people_after(known, after, limit)
+            return [
+                Person(name, self._store.count(known.templates, handle), at)
+                for handle, name, at in found
+            ]
+
+    def entries(self, collection: str) -> Iterator[Entry]:
+        """See :class:`Index`."""
+        after = 0
+        while True:
+            with storing():
+                known = self._known(collection)
+                page = self._store.people_after(known, after, PAGE)
+                read = [(name, self._vectors(known, handle), at) for handle, name, at in page]
+            for name, stored, at in read:
+                after = at
+                if len(stored):
+                    yield Entry(name, known.keys.unrotate(stored))
+            if not page:
+                return
+
+    def erase(self, collection: str, person: str) -> int:
+        """See :class:`Index`."""
+        with self._mutex, storing():
+            known = self._known(collection)
+            handle = self._person(known, person)
+            uids = [str(point.id) for point in self._store.of_person(known, handle, vectors=False)]
+            self._note([uuid.UUID(uid).hex for uid in uids])
+            self._store.drop_person(known, handle)
+            return len(uids)
+
+    def rekey(self, collection: str) -> int:
+        """See :class:`Index`. What other services enroll meanwhile may be lost: stop them first."""
+        with self._mutex, storing():
+            return self._rekeyed(self._known(collection), self._master)
+
+    def change_master(self, master: bytes) -> None:
+        """Bring every collection under keys of another master key, without photos, one by one."""
+        with self._mutex, storing():
+            for name in self._store.names():
+                self._rekeyed(self._known(name), master)
+            self._master = self._store.master = master
+
+    def stats(self, collection: str) -> Stats:
+        """See :class:`Index`."""
+        with storing():
+            known = self._known(collection)
+            templates = self._store.count(known.templates)
+            people = self._store.count(known.people)
+        return Stats(people, templates, templates < self._exact_below, known.keys.version)
+
+    def close(self) -> None:
+        """See :class:`Index`."""
+        self._store.client.close()
+
+    def _moment(self) -> int:
+        """When a person came: microseconds, later than any before, and exact as a double, Qdrant's number.
+
+        Two services that enroll people within the same quarter of a microsecond may tie.
+        """
+        self._last = max(4 * (time.time_ns() // 1000) + secrets.randbelow(4), self._last + 1)
+        return self._last
+
+    def _known(self, collection: str) -> Known:
+        found = self._store.find(collection)
+        if found is None:
+            raise UnknownCollectionError(f"no collection {collection!r}")
+        return found
+
+    def _person(self, known: Known, person: str) -> bytes:
+        handle = known.keys.handle(person)
+        if not self._store.has_person(known, handle):
+            raise UnknownPersonError(f"nobody of this name in {known.name!r}")
+        return handle
+
+    def _vectors(self, known: Known, handle: bytes) -> Floats:
+        points = self._store.of_person(known, handle, vectors=True)
+        rows = [point.vector for point in points]
+        return np.asarray(rows, np.float32).reshape(len(rows), self.dimension)
+
+    def _fresh_names(
+        self, keys: CollectionKeys, request: Request | None, count: int
+    ) -> tuple[list[str], str]:
+        """Names of new templates: what was erased must not come back under the name it was erased by."""
+        attempt = 0
+        while True:
+            names, digest = _names(keys, request, count, attempt)
+            if self._tombstones is None or names[0] not in self._tombstones:
+                return names, digest
+            attempt += 1
+
+    def _replayed(self, known: Known, uids: list[str], digest: str) -> Added | None:
+        """What an earlier try did; one that was cut short half way is done again in full."""
+        there = self._store.retrieve(known, uids[:1])
+        if not there:
+            return None
+        if there[0].payload["digest"] != digest:
+            raise ConflictError("this idempotency key was used for another enrolment")
+        whole = len(self._store.retrieve(known, uids)) == len(uids)
+        return Added(tuple(uids), True) if whole else None
+
+    def _nearest(self, known: Known, turned: Floats, count: int, exact: bool) -> list[Hit]:
+        """Several templates may be one person's: more are asked for until there are people enough."""
+        asked = count
+        while True:
+            points = self._store.nearest(known, turned, asked, exact)
+            names = self._store.names_of(known, {p.payload["handle"] for p in points})
+            named = [
+                (names[p.payload["handle"]], min(1.0, max(-1.0, p.score)))
+                for p in points
+                if p.payload["handle"] in names
+            ]
+            hits = best_people(named, count)
+            if len(points) < asked or len(hits) >= count:
+                return hits
+            asked *= 4
+
+    def _rekeyed(self, known: Known, master: bytes) -> int:
+        """A new collection beside the old one, taken into use when it is whole."""
+        version = known.keys.version + 1
+        salt = secrets.token_bytes(SALT_BYTES)
+        keys = CollectionKeys(master, salt, version, self.dimension)
+        fresh = self._store.beside(known, salt, keys)
+        after = 0
+        while page := self._store.people_after(known, after, PAGE):
+            for handle, name, at in page:
+                after, turned = at, keys.handle(name)
+                self._store.put_person(fresh, turned, name, at)
+                points = self._store.of_person(known, handle, vectors=True)
+                if points:
+                    plain = known.keys.unrotate(np.asarray([p.vector for p in points], np.float32))
+                    moved = zip((str(p.id) for p in points), keys.rotate(plain), strict=True)
+                    self._store.put_templates(fresh, moved, {"handle": turned.hex(), "digest": ""})
+        self._store.take(fresh, instead=known)
+        return version
+
+    def _bury(self) -> None:
+        """Erase again what a restored snapshot has brought back."""
+        if self._tombstones is None or not len(self._tombstones):
+            return
+        for name in self._store.names():
+            known = self._known(name)
+            if salt_name(known.salt) in self._tombstones:
+                self._store.forget(known)
+            else:
+                self._store.drop_templates(
+                    known, [u for u in self._store.uids(known) if _hex(u) in self._tombstones]
+                )
+
+    def _note(self, names: Sequence[str]) -> None:
+        if self._tombstones is not None:
+            self._tombstones.add(names)
+
+
+def _hex(uid: str) -> str:
+    return uuid.UUID(uid).hex
+
+
+def _names(
+    keys: CollectionKeys, request: Request | None, count: int, attempt: int
+) -> tuple[list[str], str]:
+    """Names of new templates, the same for every try of a request, and its digest, hashed."""
+    if request is None:
+        return [uuid.UUID(bytes=secrets.token_bytes(16)).hex for _ in range(count)], ""
+    digest = keys.handle(f"digest/{request.digest.hex()}")
+    places = (keys.handle(f"request/{request.key}/{attempt}/{n}")[:16] for n in range(count))
+    names = [uuid.UUID(bytes=place).hex for place in places]
+    return names, base64.b64encode(digest).decode()

@@ -1,0 +1,84 @@
+"""What the embedded index looks up and inserts; within a transaction, but for reading."""
+
+from __future__ import annotations
+
+import hmac
+import sqlite3
+from collections.abc import Sequence
+
+from minusface.index.base import Added, ConflictError, Floats, Request
+from minusface.index.gallery import Gallery
+
+
+def owner_of(db: sqlite3.Connection, known: Gallery, handle: bytes) -> int | None:
+    """Number of the person of a handle; None where there is none."""
+    row = db.execute(
+        "SELECT id FROM people WHERE collection = ? AND handle = ?", (known.number, handle)
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def insert(
+    db: sqlite3.Connection,
+    known: Gallery,
+    person: str,
+    uids: Sequence[bytes],
+    turned: Floats,
+) -> tuple[int, list[int]]:
+    """Rotated templates (B, D) of a person, new or known: the person's number and the templates'."""
+    handle = known.keys.handle(person)
+    owner = owner_of(db, known, handle)
+    if owner is None:
+        sealed = known.keys.seal(person.encode(), handle)
+        owner = _inserted(
+            db,
+            "INSERT INTO people (collection, handle, name) VALUES (?, ?, ?)",
+            (known.number, handle, sealed),
+        )
+    numbers = [
+        _inserted(
+            db,
+            "INSERT INTO templates (person, uid, vector) VALUES (?, ?, ?)",
+            (owner, uid, known.keys.seal(vector.tobytes(), uid)),
+        )
+        for uid, vector in zip(uids, turned, strict=True)
+    ]
+    return owner, numbers
+
+
+def note_request(
+    db: sqlite3.Connection, known: Gallery, request: Request, owner: int, uids: Sequence[bytes]
+) -> None:
+    """Remember what a request did."""
+    values = (*_request_row(known, request), owner, b"".join(uids))
+    db.execute("INSERT INTO requests VALUES (?, ?, ?, ?, ?)", values)
+
+
+def replayed(db: sqlite3.Connection, known: Gallery, request: Request | None) -> Added | None:
+    """What an earlier try of the same request did.
+
+    Raises:
+        ConflictError: the key was used for something else.
+    """
+    if request is None:
+        return None
+    number, key, digest = _request_row(known, request)
+    row = db.execute(
+        "SELECT digest, uids FROM requests WHERE collection = ? AND key = ?", (number, key)
+    ).fetchone()
+    if row is None:
+        return None
+    if not hmac.compare_digest(row[0], digest):
+        raise ConflictError("this idempotency key was used for another enrolment")
+    return Added(tuple(row[1][i : i + 16].hex() for i in range(0, len(row[1]), 16)), True)
+
+
+def _inserted(db: sqlite3.Connection, statement: str, values: tuple[object, ...]) -> int:
+    number = db.execute(statement, values).lastrowid
+    assert number is not None
+    return number
+
+
+def _request_row(known: Gallery, request: Request) -> tuple[int, bytes, bytes]:
+    digest = known.keys.handle(f"digest/{request.digest.hex()}")
+    return known.number, known.keys.handle(f"request/{request.key}"), digest
