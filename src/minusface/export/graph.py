@@ -8,7 +8,7 @@ things read the features, and both are linear:
 - the generator's first convolution: with the weighting of rows it is one small matrix a row, over the lines
   of five rows;
 - shuffle and decode: which frequency is weighed how depends on the permutation, so a matrix a row, over the
-  same five rows' lines, is made from it. What the generator regenerates joins in there, its last 1x1
+  lines of three rows, is made from it. What the generator regenerates joins in there, its last 1x1
   convolution folded in.
 
 That takes a third of the arithmetic of writing the features down (N 112, K 16), and no tensor of their size.
@@ -17,7 +17,7 @@ they load it.
 
 Legend: B batch, n copies, C = 3 colours, S ratio, F = C*S*S channels (colour, u, v), N crop side, K generator
 width; i row and x column of the crop, u and v frequency along a column and a row (p and q of the channel that
-a permutation puts one in the place of), j one of the J = 5 rows around, o output of the first convolution.
+a permutation puts one in the place of), j one of the rows around, o output of the first convolution.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from minusface.protect.codec import LEVEL_SHIFT, YCBCR, BlockCodec
 from minusface.recognize import Recognizer
 from minusface.recognize.prelu import PReLU
 
-# J: three rows of features, each of up to three rows of the crop.
-AROUND = 5
+# Rows of the crop that one row of features depends on, and three rows of them.
+NEAR, AROUND = 3, 5
 
 
 class ClientGraph(nn.Module):
@@ -51,6 +51,7 @@ class ClientGraph(nn.Module):
 
     columns: Tensor
     around_ij: Tensor
+    near_ij: Tensor
     filters: Tensor
     first_bias: Tensor
     filter_rows: Tensor
@@ -85,22 +86,20 @@ class ClientGraph(nn.Module):
     def _row_matrices(self, analysis_uiy: Tensor, sample_ui: Tensor) -> None:
         """What the codec fixes: (u, row of features, row of the crop), (u, pixel)."""
         ratio, size = self.ratio, self.size
-        first_i = (analysis_uiy.abs().sum(0) > 1e-12).int().argmax(1)
-        # Of the topmost row of features that a filter at row i reads.
-        base_i = first_i[(torch.arange(size) - 1).clamp(min=0)].clamp(max=size - AROUND)
-        around_ij = base_i[:, None] + torch.arange(AROUND)
-        # Row i - 1, i, i + 1 of the features from rows around i of the crop; nothing beyond the edge.
-        padded = nn.functional.pad(analysis_uiy, (0, 0, 1, 1))
-        seen = [
-            padded[:, d : d + size].gather(2, around_ij.expand(ratio, -1, -1)) for d in range(3)
-        ]
-        rows_duij = torch.stack(seen)
-        assert torch.allclose(rows_duij[1].sum(-1), analysis_uiy.sum(-1)), "rows out of reach"
-        self.register_buffer("around_ij", around_ij.flatten(), persistent=False)
+        # Rows of zeros around, two of the crop's and one of the features', spare all edges.
+        padded = nn.functional.pad(analysis_uiy, (2, 2, 1, 1))
+        around_ij = torch.arange(size)[:, None] + torch.arange(AROUND)
+        rows_duij = torch.stack(
+            [padded[:, d : d + size].gather(2, around_ij.expand(ratio, -1, -1)) for d in range(3)]
+        )
+        near_uij = rows_duij[1][..., 1 : 1 + NEAR]
+        assert torch.allclose(near_uij.sum(-1), analysis_uiy.sum(-1)), "rows out of reach"
+        for name, rows_ij in (("around_ij", around_ij), ("near_ij", around_ij[:, 1 : 1 + NEAR])):
+            self.register_buffer(name, rows_ij.flatten(), persistent=False)
         self._keep("columns", analysis_uiy.permute(2, 0, 1).flatten(1))
         self._keep("filter_rows", rows_duij.permute(2, 3, 0, 1).reshape(size * AROUND, 3 * ratio))
-        decode = torch.einsum("pi,uij->ijpu", sample_ui, rows_duij[1])
-        self._keep("decode_rows", decode.reshape(size * AROUND, ratio * ratio))
+        decode = torch.einsum("pi,uij->ijpu", sample_ui, near_uij)
+        self._keep("decode_rows", decode.reshape(size * NEAR, ratio * ratio))
         self._keep("sample_ip", sample_ui.T)
         self._keep("sample_qx", sample_ui)
 
@@ -129,22 +128,22 @@ class ClientGraph(nn.Module):
         return torch.cat(images, dim=1) if copies > 1 else images[0]
 
     def _lines(self, crop: Tensor) -> Tensor:
-        """The transform along rows, five rows together: (B, N, J*C*S, N)."""
-        size = self.size
+        """The transform along rows: (B, N + 4, C*S, N), two rows of zeros above and below."""
         pixels_bicx = crop.permute(0, 1, 3, 2).float()
         ycc_bicx = torch.matmul(self.to_ycc, pixels_bicx) - self.ycc_shift
-        lines = torch.matmul(ycc_bicx, self.columns).reshape(-1, size, 3 * self.ratio, size)
-        around = lines.index_select(1, self.around_ij)
-        return around.reshape(-1, size, AROUND * 3 * self.ratio, size)
+        ycc_bicx = nn.functional.pad(ycc_bicx, (0, 0, 0, 0, 2, 2))
+        lines = torch.matmul(ycc_bicx, self.columns)
+        return lines.reshape(-1, self.size + 4, 3 * self.ratio, self.size)
 
     def _hidden(self, lines: Tensor) -> Tensor:
         """The generator but for its last convolution: (B, K, N, N)."""
-        size, width = self.size, self.width
+        size, width, across = self.size, self.width, 3 * self.ratio
+        around = lines.index_select(1, self.around_ij).reshape(-1, size, AROUND * across, size)
         # (i, j), (x, o, c, v) -> i, (x, o), (j, c, v)
         matrices = torch.matmul(self.filter_rows, self.filters)
-        matrices = matrices.reshape(size, AROUND, 3 * width, 3 * self.ratio).permute(0, 2, 1, 3)
-        matrices = matrices.reshape(size, 3 * width, -1)
-        parts = torch.matmul(matrices, lines).reshape(-1, size, 3, width, size)
+        matrices = matrices.reshape(size, AROUND, 3 * width, across).permute(0, 2, 1, 3)
+        matrices = matrices.reshape(size, 3 * width, AROUND * across)
+        parts = torch.matmul(matrices, around).reshape(-1, size, 3, width, size)
         left = nn.functional.pad(parts[:, :, 0, :, :-1], (1, 0))
         right = nn.functional.pad(parts[:, :, 2, :, 1:], (0, 1))
         first = (parts[:, :, 1] + left + right + self.first_bias).permute(0, 2, 1, 3)
@@ -163,17 +162,18 @@ class ClientGraph(nn.Module):
 
     def _decode(self, lines: Tensor, hidden_bimx: Tensor, order_bf: Tensor) -> Tensor:
         """The residue's channels in the order asked for, weighed and summed at each pixel."""
-        ratio, size, width = self.ratio, self.size, self.width
+        ratio, size, width, across = self.ratio, self.size, self.width, 3 * self.ratio
         # Which channel (c, p, q) comes from which (C, u, v): p, u -> c, q, C, v.
         every = torch.arange(self.channels, device=order_bf.device)
         picks = (order_bf[:, :, None] == every).float()
         picks = picks.reshape(-1, 3, ratio, ratio, 3, ratio, ratio).permute(0, 2, 5, 1, 3, 4, 6)
-        spread = torch.matmul(self.decode_rows, picks.reshape(-1, ratio * ratio, (3 * ratio) ** 2))
-        spread = spread.reshape(-1, size, AROUND, 3 * ratio, 3 * ratio).permute(0, 1, 3, 2, 4)
-        kept = torch.matmul(spread.reshape(-1, size, 3 * ratio, AROUND * 3 * ratio), lines)
+        spread = torch.matmul(self.decode_rows, picks.reshape(-1, ratio * ratio, across**2))
+        spread = spread.reshape(-1, size, NEAR, across, across).permute(0, 1, 3, 2, 4)
+        near = lines.index_select(1, self.near_ij).reshape(-1, size, NEAR * across, size)
+        kept = torch.matmul(spread.reshape(-1, size, across, NEAR * across), near)
         last = self.last_fm[order_bf].reshape(-1, 3, ratio, ratio * (width + 1)).transpose(1, 2)
-        last = torch.matmul(self.sample_ip, last.reshape(-1, ratio, 3 * ratio * (width + 1)))
-        last = last.reshape(-1, size, 3 * ratio, width + 1)
+        last = torch.matmul(self.sample_ip, last.reshape(-1, ratio, across * (width + 1)))
+        last = last.reshape(-1, size, across, width + 1)
         made = torch.matmul(last[..., :width], hidden_bimx)
         residue = (kept - made - last[..., width:]).reshape(-1, size, 3, ratio, size)
         ycc_bicx = (residue * self.sample_qx).sum(3) + self.ycc_shift
