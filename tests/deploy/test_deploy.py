@@ -135,3 +135,15 @@ def test_a_copy_of_a_running_service_brings_nobody_back(tmp_path: Path) -> None:
         index = LocalIndex(folder / "gallery", 8, bytes(32))
         assert [p.name for p in index.people("a")] == people
         index.close()
+
+
+def test_the_documented_lists_are_the_files() -> None:
+    text = (ROOT / "docs" / "deploy.md").read_text().replace("\\\n", " ")
+    lists = [
+        sorted(line.split()[2:])
+        for line in text.replace('"', "").splitlines()
+        if line.startswith("pip install ") and "--" not in line
+    ]
+    for given, extra in zip(lists, ("client", "serve"), strict=True):
+        lines = (DEPLOY / f"requirements-{extra}.txt").read_text().splitlines()
+        assert given == sorted(named([line for line in lines if not line.startswith("#")]))
