@@ -301,6 +301,14 @@ def test_other_origins_only_where_they_are_named(start) -> None:  # type: ignore
     assert "access-control-allow-credentials" not in good.headers
 
 
+def test_browsers_are_told_to_stay_with_tls(start) -> None:  # type: ignore[no-untyped-def]
+    for path in ("/healthz", "/v1/people", "/"):
+        headers = start(proxy=True).client.get(path).headers
+        assert headers["strict-transport-security"].startswith("max-age=")
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["referrer-policy"] == "no-referrer"
+
+
 def test_refusals_are_logged_without_what_was_sent(start, tmp_path: Path, capfd) -> None:  # type: ignore[no-untyped-def]
     run = start()
     image = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
