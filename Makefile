@@ -6,7 +6,7 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
-CODE := src tests benchmarks
+CODE := src tests benchmarks deploy
 PINS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help

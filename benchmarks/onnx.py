@@ -1,9 +1,10 @@
 """Milliseconds a crop of both halves: PyTorch, onnxruntime, and openvino where it is installed.
 
-    python benchmarks/onnx.py CHECKPOINT [--threads 1,2] [--batch 1] [--json FILE] [--device cuda]
+    python benchmarks/onnx.py [CHECKPOINT] [--threads 1,2] [--batch 1] [--json FILE] [--device cuda]
 
-All of one thread count are timed in turn, so that a busy moment falls on all. --device is PyTorch's; with
-cuda, onnxruntime too uses it where its build can.
+All of one thread count are timed in turn, so that a busy moment falls on all. Beside them stands a floor: the
+model's arithmetic at the rate of this machine's best convolution, measured in the same run. --device is
+PyTorch's; with cuda, onnxruntime too uses it where its build can.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
-from benchmarks.common import interleaved, machine, median_ms
+from benchmarks.common import copy_bandwidth, interleaved, machine, median_ms
+from benchmarks.floor import convolution_rate, count
+from benchmarks.untrained import untrained_checkpoint
 
 from minusface.export import export
 from minusface.export.write import example
@@ -93,9 +96,47 @@ def differences(calls: dict[str, dict[str, Call]]) -> dict[str, float]:
     }
 
 
+def timed(
+    calls: dict[str, dict[str, Call]], threads: int, batch: int, repeats: int
+) -> list[dict[str, Any]]:
+    """One row a half and runtime, printed as they come."""
+    found, rows = differences(calls), []
+    for half in ("client", "recognizer"):
+        seconds = interleaved({n: c[half] for n, c in calls.items()}, repeats, warmup=3)
+        for name, some in seconds.items():
+            row: dict[str, Any] = {"half": half, "runtime": name, "threads": threads}
+            row |= {"batch": batch, "ms": median_ms(some, batch)}
+            row |= {"best_ms": min(some) * 1000 / batch, "difference": found[f"{name} {half}"]}
+            rows.append(row)
+            print(
+                f"{half:<11} {name:<12} {threads} threads  {row['ms']:6.1f} ms, best "
+                f"{row['best_ms']:6.1f}  off by {row['difference']:.1e}",
+                flush=True,
+            )
+    return rows
+
+
+def floors(out: Path, threads: int, batch: int) -> list[dict[str, Any]]:
+    """Least milliseconds a crop by this machine's rates, measured now."""
+    rate, copy, rows = convolution_rate(threads), copy_bandwidth(64 << 20), []
+    for half in ("client", "recognizer"):
+        needs = count(out / f"{half}.onnx", batch)
+        row: dict[str, Any] = {"half": half, "threads": threads, **needs}
+        row |= {"gflop_per_s": rate, "gb_per_s": copy / 1e9}
+        row |= {"arithmetic_ms": needs["gflop"] / rate * 1000 / batch}
+        row |= {"memory_ms": needs["mb"] * 1e9 / copy / batch}
+        rows.append(row)
+        print(
+            f"{half:<11} floor        {threads} threads  {row['arithmetic_ms']:6.1f} ms: "
+            f"{needs['gflop']:.2f} GFLOP at {rate:.0f} GFLOP/s; {row['memory_ms']:.1f} ms if all of "
+            f"{needs['mb']:.0f} MB went through memory ({copy / 1e9:.1f} GB/s)"
+        )
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("checkpoint")
+    parser.add_argument("checkpoint", nargs="?", help="by default an untrained one of width 16")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=40)
@@ -104,12 +145,15 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     rows: list[dict[str, Any]] = []
+    least: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        export(options.checkpoint, out)
-        protector = Protector.load(options.checkpoint)
-        crop, order = (t.numpy() for t in example(protector, "client", options.batch))
-        (protected,) = (t.numpy() for t in example(protector, "recognizer", options.batch))
+        path = options.checkpoint or str(untrained_checkpoint(out / "checkpoint"))
+        export(path, out)
+        crop, order = (t.numpy() for t in example(Protector.load(path), "client", options.batch))
+        (protected,) = (
+            t.numpy() for t in example(Protector.load(path), "recognizer", options.batch)
+        )
         inputs = {
             "client": {"crop": crop, "permutation": order},
             "recognizer": {"protected": protected},
@@ -117,38 +161,18 @@ def main() -> None:
         for threads in map(int, options.threads.split(",")):
             torch.set_num_threads(threads)
             calls = {
-                "torch": torch_calls(options.checkpoint, options.batch, options.device),
+                "torch": torch_calls(path, options.batch, options.device),
                 "onnxruntime": onnxruntime_calls(out, inputs, threads, options.device),
             }
             try:
                 calls["openvino"] = openvino_calls(out, inputs, threads)
             except ImportError:
                 print("openvino is not installed: left out", file=sys.stderr)
-            found = differences(calls)
-            for half in ("client", "recognizer"):
-                timed = interleaved(
-                    {n: c[half] for n, c in calls.items()}, options.repeats, warmup=3
-                )
-                for name, seconds in timed.items():
-                    row = {
-                        "half": half,
-                        "runtime": name,
-                        "threads": threads,
-                        "batch": options.batch,
-                    }
-                    row |= {
-                        "ms": median_ms(seconds, options.batch),
-                        "best_ms": min(seconds) * 1000 / options.batch,
-                    }
-                    row["difference"] = found[f"{name} {half}"]
-                    rows.append(row)
-                    print(
-                        f"{half:<11} {name:<12} {threads} threads  {row['ms']:6.1f} ms, best "
-                        f"{row['best_ms']:6.1f}  off by {row['difference']:.1e}",
-                        flush=True,
-                    )
+            rows += timed(calls, threads, options.batch, options.repeats)
+            least += floors(out, threads, options.batch)
     if options.json:
-        options.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))
+        found = {"machine": machine(), "rows": rows, "floors": least}
+        options.json.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
 
 from minusface.export import export, write_card
@@ -91,3 +94,36 @@ def start(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     yield call
     while running:
         running.pop().client.__exit__(None, None, None)
+
+
+class Live:
+    """A service under test on a real port of this machine."""
+
+    def __init__(self, run: Running) -> None:
+        config = uvicorn.Config(
+            run.client.app, port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=10
+        )
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run)
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.01)
+        self.port: int = self.server.servers[0].sockets[0].getsockname()[1]
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(15)
+
+
+@pytest.fixture
+def live() -> Iterator[Callable[[Running], Live]]:
+    """Puts a running service on a port."""
+    opened: list[Live] = []
+
+    def call(run: Running) -> Live:
+        opened.append(Live(run))
+        return opened[-1]
+
+    yield call
+    for one in opened:
+        one.stop()

@@ -1,11 +1,23 @@
 """The client's computation as one graph: codec, generator, shuffle and decode, laid out for ONNX runtimes.
 
-It is :class:`minusface.protect.Protector` rearranged, and tested against it. Two things stay out of memory:
-the upsampled image, as everywhere, and the generator's F output channels, whose 1x1 convolution is folded
-into the decoder's weights. The F features are written once, for the generator's first convolution
-and the shuffle need them.
+It is :class:`minusface.protect.Protector` rearranged, and tested against it. The F features are never there.
+Along a row of the crop the transform gives S numbers a pixel and colour (*lines*, C*S in all); everything
+else that the transform does is a weighting of three neighbouring rows, and differs from row to row. Two
+things read the features, and both are linear:
 
-Legend: B batch, n copies, C = 3 colours, S ratio, F = 3*S*S channels, N crop side, K generator width.
+- the generator's first convolution: with the weighting of rows it is one small matrix a row, over the lines
+  of five rows;
+- shuffle and decode: which frequency is weighed how depends on the permutation, so a matrix a row, over the
+  lines of three rows, is made from it. What the generator regenerates joins in there, its last 1x1
+  convolution folded in.
+
+That takes a third of the arithmetic of writing the features down (N 112, K 16), and no tensor of their size.
+The matrices of the first convolution are made from its filters by the graph itself; runtimes do so once, when
+they load it.
+
+Legend: B batch, n copies, C = 3 colours, S ratio, F = C*S*S channels (colour, u, v), N crop side, K generator
+width; i row and x column of the crop, u and v frequency along a column and a row (p and q of the channel that
+a permutation puts one in the place of), j one of the rows around, o output of the first convolution.
 """
 
 from __future__ import annotations
@@ -18,14 +30,13 @@ from torch import Tensor, nn
 
 from minusface.errors import MinusfaceError
 from minusface.protect import Protector
-from minusface.protect.bases import analysis, dct_basis, haar_packet_basis
+from minusface.protect.bases import analysis, dct_basis, haar_packet_basis, synthesis
 from minusface.protect.codec import LEVEL_SHIFT, YCBCR, BlockCodec
 from minusface.recognize import Recognizer
 from minusface.recognize.prelu import PReLU
 
-# Rows of blocks that are made at a time: each needs only the crop's rows around it, so that the product with
-# the transform's matrix, which is nearly all zeros, shrinks with it.
-BAND = 28
+# Rows of the crop that one row of features depends on, and three rows of them.
+NEAR, AROUND = 3, 5
 
 
 class ClientGraph(nn.Module):
@@ -38,9 +49,16 @@ class ClientGraph(nn.Module):
         MinusfaceError: the toy case, which has no codec.
     """
 
-    columns_vqj: Tensor
-    place_f: Tensor
-    weight_kn: Tensor
+    columns: Tensor
+    around_ij: Tensor
+    near_ij: Tensor
+    filters: Tensor
+    first_bias: Tensor
+    filter_rows: Tensor
+    decode_rows: Tensor
+    sample_ip: Tensor
+    sample_qx: Tensor
+    last_fm: Tensor
     to_ycc: Tensor
     ycc_shift: Tensor
     to_rgb: Tensor
@@ -52,69 +70,114 @@ class ClientGraph(nn.Module):
             raise MinusfaceError(
                 "export: the toy case (codec raw) protects nothing and has no client"
             )
-        self.size, self.channels = codec.size, codec.channels
-        ratio, size = codec.ratio, codec.size
-        basis = {"dct": dct_basis, "dwt": haar_packet_basis}[protector.codec_config.name](ratio)
-        # Features are made in the order (v, colour, u), which spares a transposition of all of them.
-        order_vcu = torch.arange(self.channels).view(3, ratio, ratio).permute(2, 0, 1).flatten()
-        analysis_snp = analysis(basis, size)
-        ycbcr = torch.tensor(YCBCR, dtype=torch.float64)
-        for name, value in {
-            "columns_vqj": analysis_snp.transpose(1, 2).float()[:, None],
-            "place_f": order_vcu.argsort(),
-            "weight_kn": codec.pixel_weight_kn,
-            "to_ycc": ycbcr.float()[:, :, None, None],
-            "ycc_shift": torch.tensor([-LEVEL_SHIFT, 0.0, 0.0]),
-            "to_rgb": codec.to_rgb[:, :, None, None],
-        }.items():
-            self.register_buffer(name, value.detach().clone().contiguous(), persistent=False)
-        self.bands = _bands(analysis_snp)
-        for number, (first, stop, left, right) in enumerate(self.bands):
-            part = analysis_snp[:, first:stop, left:right].reshape(-1, right - left)
-            self.register_buffer(f"band_{number}", part.float().contiguous(), persistent=False)
+        self.size, self.channels, self.ratio = codec.size, codec.channels, codec.ratio
+        basis = {"dct": dct_basis, "dwt": haar_packet_basis}[protector.codec_config.name](
+            codec.ratio
+        )
         self.generator = copy.deepcopy(protector.generator).eval().requires_grad_(False)
         self.generator.recompute = False
+        self._row_matrices(analysis(basis, codec.size), synthesis(basis, codec.size))
+        self._learned()
+        ycbcr = torch.tensor(YCBCR, dtype=torch.float64)
+        self._keep("to_ycc", ycbcr)
+        self._keep("ycc_shift", torch.tensor([LEVEL_SHIFT, 0.0, 0.0])[:, None])
+        self._keep("to_rgb", torch.linalg.inv(ycbcr) / 255.0)
+
+    def _row_matrices(self, analysis_uiy: Tensor, sample_ui: Tensor) -> None:
+        """What the codec fixes: (u, row of features, row of the crop), (u, pixel)."""
+        ratio, size = self.ratio, self.size
+        # Rows of zeros around, two of the crop's and one of the features', spare all edges.
+        padded = nn.functional.pad(analysis_uiy, (2, 2, 1, 1))
+        around_ij = torch.arange(size)[:, None] + torch.arange(AROUND)
+        rows_duij = torch.stack(
+            [padded[:, d : d + size].gather(2, around_ij.expand(ratio, -1, -1)) for d in range(3)]
+        )
+        near_uij = rows_duij[1][..., 1 : 1 + NEAR]
+        assert torch.allclose(near_uij.sum(-1), analysis_uiy.sum(-1)), "rows out of reach"
+        for name, rows_ij in (("around_ij", around_ij), ("near_ij", around_ij[:, 1 : 1 + NEAR])):
+            self.register_buffer(name, rows_ij.flatten(), persistent=False)
+        self._keep("columns", analysis_uiy.permute(2, 0, 1).flatten(1))
+        self._keep("filter_rows", rows_duij.permute(2, 3, 0, 1).reshape(size * AROUND, 3 * ratio))
+        decode = torch.einsum("pi,uij->ijpu", sample_ui, near_uij)
+        self._keep("decode_rows", decode.reshape(size * NEAR, ratio * ratio))
+        self._keep("sample_ip", sample_ui.T)
+        self._keep("sample_qx", sample_ui)
+
+    def _learned(self) -> None:
+        """The generator's first filters, as (row and u) x (all else), and its last 1x1 convolution."""
         conv = cast(nn.Conv2d, cast(nn.Sequential, self.generator.down[0])[0])
-        conv.weight.data = conv.weight.data[:, order_vcu].contiguous()
+        self.width, ratio = conv.weight.shape[0], self.ratio
+        filters_ocuvdx = conv.weight.reshape(self.width, 3, ratio, ratio, 3, 3)
+        filters = filters_ocuvdx.permute(4, 2, 5, 0, 1, 3).reshape(3 * ratio, -1)
+        assert conv.bias is not None
+        last = self.generator.project
+        assert last.bias is not None
+        self._keep("filters", filters)
+        self._keep("first_bias", conv.bias[:, None])
+        self._keep("last_fm", torch.cat([last.weight.flatten(1), last.bias[:, None]], 1))
+
+    def _keep(self, name: str, value: Tensor) -> None:
+        self.register_buffer(name, value.detach().float().contiguous(), persistent=False)
 
     def forward(self, crop: Tensor, permutation: Tensor) -> Tensor:
         """Crops (B, N, N, 3) uint8 RGB, permutations (B, n, F) int64 -> X_p (B, 3n, N, N) in [0, 1]."""
-        features = self._encode(crop)
-        hidden = self.generator.hidden(features)[0]
+        lines = self._lines(crop)
+        hidden_bimx = self._hidden(lines).permute(0, 2, 1, 3)
         copies = permutation.shape[1]
-        images = [self._decode(features, hidden, permutation[:, k]) for k in range(copies)]
+        images = [self._decode(lines, hidden_bimx, permutation[:, k]) for k in range(copies)]
         return torch.cat(images, dim=1) if copies > 1 else images[0]
 
-    def _encode(self, crop: Tensor) -> Tensor:
-        pixels = crop.permute(0, 3, 1, 2).float()
-        ycc = nn.functional.conv2d(pixels, self.to_ycc, self.ycc_shift)
-        columns_bvcpj = torch.matmul(ycc[:, None], self.columns_vqj)
-        columns_bkpj = columns_bvcpj.flatten(1, 2)
-        parts = []
-        for number, (first, stop, left, right) in enumerate(self.bands):
-            matrix_mp = cast(Tensor, getattr(self, f"band_{number}"))
-            part = torch.matmul(matrix_mp, columns_bkpj[:, :, left:right])
-            parts.append(part.reshape(-1, self.channels, stop - first, self.size))
-        return torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
+    def _lines(self, crop: Tensor) -> Tensor:
+        """The transform along rows: (B, N + 4, C*S, N), two rows of zeros above and below."""
+        pixels_bicx = crop.permute(0, 1, 3, 2).float()
+        ycc_bicx = torch.matmul(self.to_ycc, pixels_bicx) - self.ycc_shift
+        ycc_bicx = nn.functional.pad(ycc_bicx, (0, 0, 0, 0, 2, 2))
+        lines = torch.matmul(ycc_bicx, self.columns)
+        return lines.reshape(-1, self.size + 4, 3 * self.ratio, self.size)
 
-    def _decode(self, features: Tensor, hidden: Tensor, order_bf: Tensor) -> Tensor:
+    def _hidden(self, lines: Tensor) -> Tensor:
+        """The generator but for its last convolution: (B, K, N, N)."""
+        size, width, across = self.size, self.width, 3 * self.ratio
+        around = lines.index_select(1, self.around_ij).reshape(-1, size, AROUND * across, size)
+        # (i, j), (x, o, c, v) -> i, (x, o), (j, c, v)
+        matrices = torch.matmul(self.filter_rows, self.filters)
+        matrices = matrices.reshape(size, AROUND, 3 * width, across).permute(0, 2, 1, 3)
+        matrices = matrices.reshape(size, 3 * width, AROUND * across)
+        parts = torch.matmul(matrices, around).reshape(-1, size, 3, width, size)
+        left = nn.functional.pad(parts[:, :, 0, :, :-1], (1, 0))
+        right = nn.functional.pad(parts[:, :, 2, :, 1:], (0, 1))
+        first = (parts[:, :, 1] + left + right + self.first_bias).permute(0, 2, 1, 3)
+        return self._after_first(first)
+
+    def _after_first(self, first: Tensor) -> Tensor:
+        """What follows the first convolution of the U-Net, as in :meth:`UNet.hidden`."""
+        generator, skips = self.generator, []
+        hidden: Tensor = cast(nn.Sequential, generator.down[0])[1:](first)
+        for level in range(1, len(generator.down)):
+            skips.append(hidden)
+            hidden = generator._descend(level, hidden)
+        for level in range(len(generator.up)):
+            hidden = generator._ascend(level, hidden, skips.pop())
+        return hidden
+
+    def _decode(self, lines: Tensor, hidden_bimx: Tensor, order_bf: Tensor) -> Tensor:
         """The residue's channels in the order asked for, weighed and summed at each pixel."""
-        pixels, width = self.size**2, hidden.shape[1]
-        last = self.generator.project
-        start = torch.arange(features.shape[0], device=features.device)[:, None] * self.channels
-        picks = (self.place_f[order_bf] + start).flatten()
-        every = features.reshape(-1, pixels)
-        picked_bckn = every.index_select(0, picks).reshape(-1, 3, self.channels // 3, pixels)
-        kept_bcn = (picked_bckn * self.weight_kn).sum(2)
-        assert last.bias is not None
-        weight_bckm = last.weight.flatten(1)[order_bf].reshape(-1, 3, self.channels // 3, width)
-        bias_bck = last.bias[order_bf].reshape(-1, 3, self.channels // 3)
-        map_bcmn = torch.matmul(weight_bckm.transpose(2, 3), self.weight_kn)
-        made_bcn = (map_bcmn * hidden.reshape(-1, 1, width, pixels)).sum(2)
-        ycc_bcn = kept_bcn - made_bcn - torch.matmul(bias_bck, self.weight_kn)
-        shift = -self.ycc_shift
-        ycc = ycc_bcn.reshape(-1, 3, self.size, self.size) + shift[:, None, None]
-        return nn.functional.conv2d(ycc, self.to_rgb).clamp(0.0, 1.0)
+        ratio, size, width, across = self.ratio, self.size, self.width, 3 * self.ratio
+        # Which channel (c, p, q) comes from which (C, u, v): p, u -> c, q, C, v.
+        every = torch.arange(self.channels, device=order_bf.device)
+        picks = (order_bf[:, :, None] == every).float()
+        picks = picks.reshape(-1, 3, ratio, ratio, 3, ratio, ratio).permute(0, 2, 5, 1, 3, 4, 6)
+        spread = torch.matmul(self.decode_rows, picks.reshape(-1, ratio * ratio, across**2))
+        spread = spread.reshape(-1, size, NEAR, across, across).permute(0, 1, 3, 2, 4)
+        near = lines.index_select(1, self.near_ij).reshape(-1, size, NEAR * across, size)
+        kept = torch.matmul(spread.reshape(-1, size, across, NEAR * across), near)
+        last = self.last_fm[order_bf].reshape(-1, 3, ratio, ratio * (width + 1)).transpose(1, 2)
+        last = torch.matmul(self.sample_ip, last.reshape(-1, ratio, across * (width + 1)))
+        last = last.reshape(-1, size, across, width + 1)
+        made = torch.matmul(last[..., :width], hidden_bimx)
+        residue = (kept - made - last[..., width:]).reshape(-1, size, 3, ratio, size)
+        ycc_bicx = (residue * self.sample_qx).sum(3) + self.ycc_shift
+        return torch.matmul(self.to_rgb, ycc_bicx).permute(0, 2, 1, 3).clamp(0.0, 1.0)
 
 
 class RecognizerGraph(nn.Module):
@@ -131,17 +194,6 @@ class RecognizerGraph(nn.Module):
     def forward(self, protected: Tensor) -> Tensor:
         """Unit rows."""
         return nn.functional.normalize(self.recognizer(protected), dim=1)
-
-
-def _bands(analysis_snp: Tensor) -> list[tuple[int, int, int, int]]:
-    """Runs of block rows and the crop's rows they depend on: (first, stop, left, right) each."""
-    size = analysis_snp.shape[1]
-    bands = []
-    for first in range(0, size, BAND):
-        stop = min(first + BAND, size)
-        used = (analysis_snp[:, first:stop].abs().amax((0, 1)) > 1e-12).nonzero()
-        bands.append((first, stop, int(used.min()), int(used.max()) + 1))
-    return bands
 
 
 def _with_plain_prelu(module: nn.Module) -> nn.Module:

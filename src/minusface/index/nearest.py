@@ -25,6 +25,8 @@ EXACT_BELOW = 50_000
 # Compared in full, for each template asked for.
 SPARE = 4
 LEAST_SPARE = 64
+# Vectors from which the range of the 8 bits is learned; vectors copied at once.
+TRAINING, PART = 50_000, 65_536
 
 
 class Nearest:
@@ -98,7 +100,10 @@ class Nearest:
         )
         numbers = faiss.vector_to_array(self._full.id_map).copy()
         flat = faiss.downcast_index(self._full.index)
-        vectors = flat.reconstruct_n(0, flat.ntotal)
-        coarse.train(vectors[:: max(1, len(vectors) // 50_000)])
-        coarse.add_with_ids(vectors, numbers)
+        every = np.arange(0, flat.ntotal, max(1, flat.ntotal // TRAINING))
+        coarse.train(flat.reconstruct_batch(every))
+        # A part at a time: never a second copy of all.
+        for start in range(0, flat.ntotal, PART):
+            some = flat.reconstruct_n(start, min(PART, flat.ntotal - start))
+            coarse.add_with_ids(some, numbers[start : start + len(some)])
         self._coarse = coarse

@@ -45,7 +45,8 @@ class Settings(BaseSettings):
     work_seconds: float = Field(10.0, gt=0)
     """In which its images must be embedded."""
     batch: int = Field(16, ge=1, le=256)
-    batch_wait_ms: float = Field(2.0, ge=0, le=1000)
+    batch_wait_ms: float = Field(0.0, ge=0, le=1000)
+    """What comes while a batch is embedded makes the next one; waiting longer only helps on GPUs."""
     waiting: int = Field(128, ge=1)
     """Images that may wait to be embedded; more are refused with 503."""
     in_flight: int = Field(64, ge=1)
