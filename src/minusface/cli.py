@@ -57,6 +57,9 @@ VERBS = {
     "identify": Verb("client:identify", "who is it? asked of a server", ("photo",)),
     "serve": Verb("serve:serve", "the recognition service over HTTP", ("model",)),
     "keys": Verb("serve:keys", "API keys of a service: add, list, revoke", ("action",)),
+    "index": Verb(
+        "index:index", "galleries: counted, exported, imported, moved", ("action", "place")
+    ),
     "data": Verb("data:data", "inspect, convert, align and split face datasets"),
     "import-tface": Verb(
         "tface:import_tface",

@@ -9,6 +9,7 @@ from typing import Any
 def serve(
     model: str | None = None,
     data: str | None = None,
+    index: str | None = None,
     host: str | None = None,
     port: int | None = None,
     fmr: str | None = None,
@@ -30,6 +31,8 @@ def serve(
     Args:
         model: a folder of minusface export.
         data: folder for gallery, API keys and audit log.
+        index: where the gallery lies, if not in --data: postgresql://USER@HOST/DATABASE or
+            qdrant:http://HOST:6333.
         host: address to listen on; by default this machine's own.
         port: to listen on; by default 8080.
         fmr: name of the false match rate used where a request names none; by default the card's strictest.
@@ -48,6 +51,7 @@ def serve(
     given: dict[str, Any] = {
         "model": model,
         "data": data,
+        "index": index,
         "host": host,
         "port": port,
         "fmr": fmr,

@@ -15,12 +15,12 @@ from minusface.index import (
     Added,
     ConflictError,
     Hit,
-    LocalIndex,
     Person,
     Request,
     UnknownPersonError,
     load_master,
 )
+from minusface.index.places import ERASED, Made, open_index
 from minusface.runtime import RecognizerModel, from_bytes
 from minusface.serve.batching import Batcher, BusyError
 from minusface.serve.images import ImageError, decode_image
@@ -54,11 +54,11 @@ class Service:
         master = load_master(settings.master_key_file)
         settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.keys = ApiKeys(settings.data / KEYS)
-        self.index = LocalIndex(
-            settings.data / "gallery",
-            self.card.embedding_size,
+        self.index = open_index(
+            settings.index or f"local:{settings.data / 'gallery'}",
             master,
-            model=self.card.fingerprint,
+            Made(self.card.embedding_size, self.card.fingerprint),
+            settings.data / ERASED,
         )
         self._creating = threading.Lock()
         self.limit = RateLimit(settings.rate, settings.burst)

@@ -17,6 +17,8 @@ class Settings(BaseSettings):
     """A folder of minusface export."""
     data: Path
     """Where gallery, API keys and audit log lie."""
+    index: str = ""
+    """Where the gallery lies, if not in ``data``: postgresql://... or qdrant:http://..."""
     master_key_file: Path | None = None
     """64 hexadecimal digits, readable by its owner only; otherwise MINUSFACE_MASTER_KEY."""
     variant: str = "float32"

@@ -1,0 +1,135 @@
+"""Templates from one index, or a file, into another: without photos, and again where it was stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from minusface.errors import MinusfaceError
+from minusface.files import write_atomically
+from minusface.index.base import ConflictError, Entry, Floats, Index, Request, check_vectors
+
+
+class Moved(NamedTuple):
+    """What a transfer did."""
+
+    people: int
+    """That were looked at."""
+    templates: int
+    """Newly enrolled."""
+    repeated: int
+    """Templates that an earlier transfer had brought."""
+
+
+class Gallery(NamedTuple):
+    """What a file holds."""
+
+    people: Sequence[str]
+    """(N,) a name a template."""
+    templates: Floats
+    """(N, D) of unit length, under no key."""
+    model: str
+    """Fingerprint of the recogniser; empty where the file does not say."""
+
+    def entries(self) -> Iterator[Entry]:
+        """A person with all their templates, in the order of the file."""
+        places: dict[str, list[int]] = {}
+        for place, person in enumerate(self.people):
+            places.setdefault(person, []).append(place)
+        for person, own in places.items():
+            yield Entry(person, self.templates[own])
+
+
+def transfer(
+    entries: Iterable[Entry],
+    index: Index,
+    collection: str,
+    progress: Callable[[int], None] = lambda people: None,
+) -> Moved:
+    """Enroll people with their templates; what the same templates' transfer brought before is not doubled.
+
+    Args:
+        entries: of :meth:`Index.entries` or of a file.
+        index: where to.
+        collection: made where it is missing.
+        progress: told of each person.
+
+    Raises:
+        MinusfaceError: templates of another length, or names that do not serve.
+    """
+    if collection not in index.collections():
+        # Another process may be faster.
+        with contextlib.suppress(ConflictError):
+            index.create(collection)
+    people = new = repeated = 0
+    for person, vectors in entries:
+        rows = np.ascontiguousarray(vectors, np.float32)
+        digest = hashlib.sha256(rows.tobytes()).digest()
+        named = hashlib.sha256(person.encode() + b"\0" + digest).hexdigest()
+        added = index.add(collection, person, rows, Request(f"transfer/{named}", digest))
+        people += 1
+        new, repeated = (
+            (new, repeated + len(rows)) if added.replayed else (new + len(rows), repeated)
+        )
+        progress(1)
+    return Moved(people, new, repeated)
+
+
+def write_gallery(path: Path, gallery: Gallery) -> None:
+    """An .npz: people (N,), templates (N, D) float32, model. Biometric data, readable by its owner only."""
+    data = io.BytesIO()
+    np.savez(
+        data,
+        people=np.asarray(gallery.people, dtype=np.str_),
+        templates=gallery.templates.astype(np.float32),
+        model=np.asarray(gallery.model),
+    )
+    write_atomically(path, data.getvalue())
+    path.chmod(0o600)
+
+
+def read_gallery(path: Path) -> Gallery:
+    """A file of ``write_gallery`` or of ``minusface migrate``.
+
+    Raises:
+        MinusfaceError: unreadable, arrays missing or of wrong shape, values that are not finite.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            people, templates = np.asarray(file["people"]), np.asarray(file["templates"])
+            model = str(file["model"]) if "model" in file.files else ""
+    except KeyError as error:
+        raise MinusfaceError(f"{path}: expected arrays people and templates ({error})") from error
+    except OSError as error:
+        raise MinusfaceError(f"{path}: cannot read ({error.strerror or error})") from error
+    except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise MinusfaceError(f"{path}: not an .npz of plain arrays ({error})") from error
+    if templates.ndim != 2 or people.shape != templates.shape[:1] or people.dtype.kind != "U":
+        raise MinusfaceError(
+            f"{path}: people {people.dtype} {people.shape}, templates {templates.shape}; expected names (N,) "
+            "and (N, D)"
+        )
+    if templates.dtype.kind != "f":
+        raise MinusfaceError(f"{path}: templates {templates.dtype}, expected floats")
+    if not len(templates):
+        raise MinusfaceError(f"{path}: holds no templates")
+    rows = check_vectors(templates, templates.shape[1])
+    return Gallery([str(name) for name in people], rows, model)
+
+
+def gallery_of(index: Index, collection: str, model: str) -> Gallery:
+    """Everybody of a collection, in memory."""
+    people: list[str] = []
+    parts: list[Floats] = []
+    for person, vectors in index.entries(collection):
+        people += [person] * len(vectors)
+        parts.append(vectors)
+    rows = np.concatenate(parts) if parts else np.zeros((0, index.dimension), np.float32)
+    return Gallery(people, rows, model)

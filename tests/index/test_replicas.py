@@ -1,0 +1,230 @@
+"""Several services on one PostgreSQL, and the database going away and coming back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minusface.errors import MinusfaceError
+from minusface.index import Added, PgVectorIndex, Request, StorageError
+
+D = 16
+MASTER = bytes(range(32))
+
+
+def unit(count: int, seed: int = 0) -> np.ndarray:
+    rows = np.random.default_rng(seed).standard_normal((count, D))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture
+def replicas(database: Callable[[], str]) -> Iterator[tuple[PgVectorIndex, PgVectorIndex]]:
+    url = database()
+    both = PgVectorIndex(url, D, MASTER), PgVectorIndex(url, D, MASTER)
+    both[0].create("a")
+    yield both
+    for one in both:
+        one.close()
+
+
+def together(*calls: Callable[[], object]) -> list[object]:
+    """All at once; what each returned or raised."""
+    found: list[object] = [None] * len(calls)
+    gate = threading.Barrier(len(calls))
+
+    def run(place: int) -> None:
+        gate.wait()
+        try:
+            found[place] = calls[place]()
+        except Exception as error:
+            found[place] = error
+
+    threads = [threading.Thread(target=run, args=(place,)) for place in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+def test_the_same_person_at_two_replicas_is_one(
+    replicas: tuple[PgVectorIndex, PgVectorIndex],
+) -> None:
+    for turn in range(15):
+        rows = unit(2, turn)
+        calls = [
+            partial(r.add, "a", f"p{turn}", rows[place : place + 1])
+            for place, r in enumerate(replicas)
+        ]
+        assert all(isinstance(one, Added) for one in together(*calls))
+    for one in replicas:
+        assert [(p.name, p.templates) for p in one.people("a")] == [(f"p{n}", 2) for n in range(15)]
+
+
+def test_the_same_request_at_two_replicas_enrolls_once(
+    replicas: tuple[PgVectorIndex, PgVectorIndex],
+) -> None:
+    for turn in range(15):
+        request, rows = Request(f"k{turn}", b"x"), unit(2, turn)
+        found = together(*[partial(r.add, "a", f"p{turn}", rows, request) for r in replicas])
+        added = [one for one in found if isinstance(one, Added)]
+        assert len(added) == 2, found
+        assert added[0].templates == added[1].templates
+        assert sorted(one.replayed for one in added) == [False, True]
+    assert replicas[0].stats("a").templates == 30
+
+
+def test_erasing_and_enrolling_at_once_leaves_all_or_nothing(
+    replicas: tuple[PgVectorIndex, PgVectorIndex],
+) -> None:
+    one, other = replicas
+    for turn in range(15):
+        one.add("a", "Ann", unit(2, turn))
+        found = together(lambda: other.erase("a", "Ann"), lambda: one.add("a", "Ann", unit(1)))
+        assert not [error for error in found if isinstance(error, Exception)], found
+        people = {person.name: person.templates for person in one.people("a")}
+        assert people.get("Ann", 0) in (0, 1)
+        assert one.stats("a").templates == people.get("Ann", 0)
+        if people:
+            one.erase("a", "Ann")
+
+
+def test_a_rekeyed_collection_is_found_by_the_other_replica(
+    replicas: tuple[PgVectorIndex, PgVectorIndex],
+) -> None:
+    one, other = replicas
+    rows = unit(5)
+    for number, row in enumerate(rows):
+        other.add("a", f"p{number}", row[None])
+    found = together(
+        lambda: one.rekey("a"),
+        *[lambda n=n: other.add("a", f"q{n}", unit(1, n)) for n in range(9, 15)],
+    )
+    assert not [error for error in found if isinstance(error, Exception)], found
+    for index in replicas:
+        assert [hits[0].person for hits in index.search("a", rows, 1)] == [
+            f"p{n}" for n in range(5)
+        ]
+        for number in range(9, 15):
+            assert index.scores("a", f"q{number}", unit(1, number))[0] > 0.999
+
+
+def test_replicas_that_start_together_make_the_tables_once(database: Callable[[], str]) -> None:
+    url = database()
+    found = together(*[lambda: PgVectorIndex(url, D, MASTER)] * 4)
+    for one in found:
+        assert isinstance(one, PgVectorIndex), one
+        one.close()
+
+
+def test_a_database_made_by_a_newer_version_is_left_alone(database: Callable[[], str]) -> None:
+    import psycopg
+
+    url = database()
+    PgVectorIndex(url, D, MASTER).close()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("INSERT INTO migrations VALUES (99)")
+    with pytest.raises(MinusfaceError, match="newer minusface"):
+        PgVectorIndex(url, D, MASTER)
+
+
+ENROLLING = """
+import sys, numpy as np
+from minusface.index import PgVectorIndex, Request
+index = PgVectorIndex(sys.argv[1], 16, bytes(range(32)))
+for number in range(int(sys.argv[2]), 200):
+    rows = np.random.default_rng(number).standard_normal((1, 16)).astype("float32")
+    index.add("a", f"p{number}", rows, Request(f"k{number}", b"x"))
+    print(number, flush=True)
+"""
+
+
+def test_kill_9_loses_no_acknowledged_enrolment_and_doubles_none(
+    database: Callable[[], str],
+) -> None:
+    url = database()
+    index = PgVectorIndex(url, D, MASTER)
+    index.create("a")
+    acknowledged, random = -1, np.random.default_rng(3)
+    for _ in range(5):
+        # The last one acknowledged is sent again, as a client does that heard nothing.
+        child = subprocess.Popen(
+            [sys.executable, "-c", ENROLLING, url, str(max(0, acknowledged))],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert child.stdout is not None
+        for _ in range(int(random.integers(5, 40))):
+            line = child.stdout.readline()
+            if not line:
+                break
+            acknowledged = int(line)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        for line in child.stdout:
+            acknowledged = int(line)
+        names = [person.name for person in index.people("a", limit=500)]
+        assert names[: acknowledged + 1] == [f"p{n}" for n in range(acknowledged + 1)]
+        # At most the one under way when it was killed.
+        assert len(names) <= acknowledged + 2
+        assert index.stats("a").templates == len(names)
+    index.close()
+
+
+def test_a_database_that_goes_away_is_told_of_and_found_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pgserver = pytest.importorskip("pgserver", reason="brings PostgreSQL with pgvector")
+    from minusface.index import pgpool
+
+    monkeypatch.setattr(pgpool, "PATIENCE", 1.5)
+    folder = Path(tempfile.mkdtemp(prefix="minusface-pg-"))
+    server = pgserver.get_server(folder, cleanup_mode=None)
+    index = PgVectorIndex(server.get_uri(), D, MASTER)
+    try:
+        index.create("a")
+        index.add("a", "Ann", unit(1))
+        stop(folder)
+        with pytest.raises(StorageError, match="PostgreSQL"):
+            index.add("a", "Bob", unit(1, 1))
+        pgserver.PostgresServer._instances.clear()
+        pgserver.get_server(folder, cleanup_mode=None)
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                index.add("a", "Cem", unit(1, 2), Request("c", b"c"))
+                break
+            except StorageError:
+                assert time.monotonic() < deadline
+                time.sleep(0.3)
+        assert [person.name for person in index.people("a")] == ["Ann", "Cem"]
+    finally:
+        index.close()
+        stop(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def stop(folder: Path) -> None:
+    """Kill a server, as a power cut does."""
+    process = int((folder / "postmaster.pid").read_text().split()[0])
+    os.kill(process, signal.SIGQUIT)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.05)
+    (folder / "postmaster.pid").unlink(missing_ok=True)
