@@ -1,10 +1,10 @@
 """Milliseconds a crop of both halves: PyTorch, onnxruntime, and openvino where it is installed.
 
-    python benchmarks/onnx.py [CHECKPOINT] [--threads 1,2] [--batch 1] [--json FILE] [--device cuda]
+    python benchmarks/onnx.py [CHECKPOINT] [--threads 1,2] [--batch 1] [--only NAME] [--device cuda]
 
-All of one thread count are timed in turn, so that a busy moment falls on all. Beside them stands a floor: the
-model's arithmetic at the rate of this machine's best convolution, measured in the same run. --device is
-PyTorch's; with cuda, onnxruntime too uses it where its build can.
+All of one thread count are timed in turn, so that a busy moment falls on all; --only times one alone. Beside
+them stands a floor: the model's arithmetic at the rate of this machine's best convolution, measured in the
+same run. --device is PyTorch's; with cuda, onnxruntime too uses it where its build can.
 """
 
 from __future__ import annotations
@@ -97,12 +97,13 @@ def differences(calls: dict[str, dict[str, Call]]) -> dict[str, float]:
 
 
 def timed(
-    calls: dict[str, dict[str, Call]], threads: int, batch: int, repeats: int
+    calls: dict[str, dict[str, Call]], only: str | None, threads: int, batch: int, repeats: int
 ) -> list[dict[str, Any]]:
     """One row a half and runtime, printed as they come."""
     found, rows = differences(calls), []
+    chosen = {name: call for name, call in calls.items() if only in (None, name)}
     for half in ("client", "recognizer"):
-        seconds = interleaved({n: c[half] for n, c in calls.items()}, repeats, warmup=3)
+        seconds = interleaved({n: c[half] for n, c in chosen.items()}, repeats, warmup=3)
         for name, some in seconds.items():
             row: dict[str, Any] = {"half": half, "runtime": name, "threads": threads}
             row |= {"batch": batch, "ms": median_ms(some, batch)}
@@ -140,6 +141,7 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--only", help="time this runtime alone, its caches to itself")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -168,7 +170,7 @@ def main() -> None:
                 calls["openvino"] = openvino_calls(out, inputs, threads)
             except ImportError:
                 print("openvino is not installed: left out", file=sys.stderr)
-            rows += timed(calls, threads, options.batch, options.repeats)
+            rows += timed(calls, options.only, threads, options.batch, options.repeats)
             least += floors(out, threads, options.batch)
     if options.json:
         found = {"machine": machine(), "rows": rows, "floors": least}
