@@ -65,7 +65,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Findi
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("demo") / "runs" / "demo"
     said = io.StringIO()
-    options = Options(faces="synthetic", out=str(out), minutes=TINY.minutes)
+    options = Options(faces="synthetic", out=str(out), minutes=TINY.minutes, train=True)
     yield out, run(options, Console(file=said), TINY), said.getvalue()
     torch.set_num_threads(threads)
 
@@ -384,7 +384,7 @@ def test_ctrl_c_ends_the_demo_without_a_report(
 
     monkeypatch.setattr(training, "train", stopped)
     with pytest.raises(SystemExit) as left:
-        demo(faces="synthetic", out=str(tmp_path / "demo"), minutes=0.1)
+        demo(faces="synthetic", out=str(tmp_path / "demo"), minutes=0.1, train=True)
     assert left.value.code == 130
     assert "stopped" in capsys.readouterr().err
     assert not (tmp_path / "demo" / "report.html").exists()

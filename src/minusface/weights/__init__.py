@@ -11,13 +11,13 @@ HERE = Path(__file__).parent
 
 
 def default_checkpoint() -> Path | None:
-    """The packaged default weights, or None: none ship yet."""
+    """The packaged default weights, or None where a build left them out."""
     folder = HERE / "default"
     return folder if (folder / "card.json").is_file() else None
 
 
 def packaged() -> list[str]:
-    """Names of the weights that ship: none yet, or ``default`` and its unprotected twin."""
+    """Names of the weights that ship."""
     return sorted(card.parent.name for card in HERE.glob("*/card.json"))
 
 
@@ -44,7 +44,7 @@ def resolve(name: str | None) -> Path:
         return HERE / wanted
     if wanted == "default":
         raise MinusfaceError(
-            "no weights ship yet: give --checkpoint FOLDER (make one with 'minusface demo' or "
-            "'minusface train')"
+            "default: this build brings no weights; give --checkpoint FOLDER (make one with "
+            "'minusface demo' or 'minusface train')"
         )
     return Path(wanted)
