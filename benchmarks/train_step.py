@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -28,8 +27,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-# Read when torch is loaded, in each variant's own process: threads wait asleep, on both sides.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from minusface.waiting import wait_briefly  # noqa: E402
+
+# Before torch is loaded, which reads it, in each variant's own process: as the command line has it.
+wait_briefly()
 
 VARIANTS = ("literal", "float32", "bfloat16", "recompute")
 STAGES = ("stage1", "stage2")

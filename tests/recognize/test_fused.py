@@ -8,7 +8,7 @@ from torch import nn
 
 from minusface.config import RecognizerConfig
 from minusface.recognize import Recognizer
-from minusface.recognize.prelu import PReLU
+from minusface.recognize.prelu import PReLU, channel_dot
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 4, 6), (2, 5)])
@@ -50,3 +50,17 @@ def test_forward_difference_is_forward_of_the_difference(backbone: str) -> None:
         results.append((out.detach(), first.weight.grad.clone(), project.weight.grad.clone()))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_channel_dot_is_the_sum_of_products(
+    dtype: torch.dtype, layout: torch.memory_format
+) -> None:
+    random = torch.Generator().manual_seed(0)
+    a, b = (
+        torch.randn(3, 40, 5, 7, generator=random).to(dtype, memory_format=layout) for _ in "ab"
+    )
+    wide = torch.promote_types(dtype, torch.float32)
+    found = channel_dot(a, b, torch.zeros(40, dtype=wide))
+    torch.testing.assert_close(found, (a.to(wide) * b.to(wide)).sum((0, 2, 3)))
