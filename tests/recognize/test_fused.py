@@ -8,6 +8,7 @@ from torch import nn
 
 from minusface.config import RecognizerConfig
 from minusface.recognize import Recognizer
+from minusface.recognize.mobilefacenet import Depthwise
 from minusface.recognize.prelu import PReLU, channel_dot
 
 
@@ -64,3 +65,32 @@ def test_channel_dot_is_the_sum_of_products(
     wide = torch.promote_types(dtype, torch.float32)
     found = channel_dot(a, b, torch.zeros(40, dtype=wide))
     torch.testing.assert_close(found, (a.to(wide) * b.to(wide)).sum((0, 2, 3)))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("side", [6, 3])
+def test_depthwise_is_torchs(stride: int, side: int) -> None:
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(5, 16, side, side, generator=random)
+    # Values that bfloat16 holds: what is left is the rounding of results.
+    x = x.bfloat16().float().contiguous(memory_format=torch.channels_last)
+    ours = Depthwise(16, 16, 3, stride, 1, groups=16, bias=False)
+    plain = nn.Conv2d(16, 16, 3, stride, 1, groups=16, bias=False)
+    with torch.no_grad():
+        ours.weight.copy_(torch.randn(ours.weight.shape, generator=random).bfloat16())
+        plain.weight.copy_(ours.weight)
+    for narrow in (False, True):
+        results = []
+        for layer, dtype in ((ours, torch.bfloat16 if narrow else torch.float32), (plain, None)):
+            layer.zero_grad()
+            leaf = x.clone().to(dtype or torch.float32).requires_grad_()
+            with torch.autocast("cpu", torch.bfloat16, enabled=narrow and dtype is not None):
+                y = layer(leaf)
+            assert y.dtype == leaf.dtype
+            y.float().square().sum().backward()
+            assert layer.weight.grad is not None
+            assert leaf.grad is not None
+            results.append((y.detach().float(), leaf.grad.float(), layer.weight.grad.clone()))
+        for a, b in zip(*results, strict=True):
+            worst = 0.02 if narrow else 1e-5
+            torch.testing.assert_close(a, b, rtol=0, atol=worst * float(b.abs().max()))
