@@ -47,6 +47,10 @@ class Depthwise(nn.Conv2d):
             with torch.autocast("cpu", enabled=False):
                 wide = x.to(self.weight.dtype)
                 return (wide * self.weight[:, 0]).sum((2, 3), keepdim=True).to(x.dtype)
+        if torch.compiler.is_compiling() and self.stride != (1, 1):
+            # A compiler joins the changes of type to what is around.
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(x.to(self.weight.dtype)).to(x.dtype)
         if x.dtype == torch.bfloat16 and self.stride != (1, 1):
             stride, padding = self.stride, self.padding
             return strided_depthwise(

@@ -63,7 +63,9 @@ class PReLU(nn.PReLU):
 
     def forward(self, input: Tensor) -> Tensor:
         """Elementwise; the same shape."""
-        if input.device.type != "cpu" or self.num_parameters == 1:
+        plain = input.device.type != "cpu" or self.num_parameters == 1
+        # A compiler makes one pass of the plain form and of what is around it.
+        if plain or torch.compiler.is_compiling():
             return super().forward(input)
         result: Tensor = _PReLU.apply(input, self.weight)  # type: ignore[no-untyped-call]
         return result
