@@ -207,6 +207,33 @@ def test_threads_wait_briefly_unless_told_otherwise(monkeypatch: pytest.MonkeyPa
         assert {name: os.environ[name] for name in names if name in os.environ} == wanted
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["plain", "stage1"])
+def test_compiled_losses_are_those_of_the_plain_step(task: Any, tmp_path: Path) -> None:
+    found = []
+    # Small steps: what rounds otherwise would grow from one to the next.
+    small = OptimizerConfig("sgd", lr=1e-4)
+    for compiled in (False, True):
+        out = tmp_path / f"{compiled}"
+        train(settings(out, task=task, epochs=0.5, compile=compiled, optimizer=small))
+        text = (tmp_path / f"{compiled}" / "log.jsonl").read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text.splitlines()]
+        found.append([line["losses"]["total"] for line in lines if "losses" in line])
+    plain, fast = (load_part(tmp_path / name) for name in ("False", "True"))
+    assert len(found[0]) == 2
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+    assert plain.keys() == fast.keys()
+
+
+def test_compile_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MinusfaceError, match="compile true: does not go with recompute true"):
+        train(settings(tmp_path / "run", compile=True, recompute=True))
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(MinusfaceError, match=r"compile true: no C\+\+ compiler is here, expected"):
+        train(settings(tmp_path / "run", compile=True))
+    assert not (tmp_path / "run").exists()
+
+
 def test_frozen_batch_norms_learn_no_statistics(tmp_path: Path) -> None:
     train(settings(tmp_path / "run", freeze_batchnorm=True))
     tensors = load_part(tmp_path / "run")
