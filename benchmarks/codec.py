@@ -15,7 +15,7 @@ The floor is what memory alone would need: the bytes that must be read and writt
 a copy between buffers in use, measured in the same run. Nothing is assumed to stay in a cache; where the
 input does, a measurement can come out below its floor.
 
-Threads wait asleep (OMP_WAIT_POLICY=PASSIVE, on both sides, unless the environment says otherwise):
+Threads wait briefly (see minusface.waiting, on both sides, unless the environment says otherwise):
 where another process wants the same cores, threads that spin instead cost tens of milliseconds a
 call, whatever is called.
 """
@@ -31,8 +31,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-# Read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from minusface.waiting import wait_briefly  # noqa: E402
+
+# Before torch is loaded, which reads it.
+wait_briefly()
 
 import torch  # noqa: E402
 from tests.reference import codec as literal  # noqa: E402
@@ -146,7 +148,7 @@ def main(argv: list[str]) -> None:
             "bytes": {name: case.bytes for name, case in cases.items()},
             "copy_bytes_per_second": bandwidth,
             "allocator": allocator,
-            "omp_wait_policy": os.environ["OMP_WAIT_POLICY"].lower(),
+            "threads_wait": {k: os.environ.get(k) for k in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")},
             "options": {k: v for k, v in vars(options).items() if k != "json"},
             "machine": about,
         }

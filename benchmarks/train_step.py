@@ -1,7 +1,7 @@
 """A training step of each stage against the literal pipeline: time and peak memory.
 
     python benchmarks/train_step.py [--batch 32] [--threads 2] [--width 64] [--backbone ir_18]
-        [--views 3] [--repeats 3] [--json FILE]
+        [--views 3] [--repeats 3] [--device cpu] [--json FILE]
 
 Each variant runs in a process of its own, in turn, so that peak memory is its own:
 
@@ -15,25 +15,29 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-# Read when torch is loaded, in each variant's own process: threads wait asleep, on both sides.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from benchmarks.step_setup import STAGES, add_options, build_training  # noqa: E402
 
+from minusface.waiting import wait_briefly  # noqa: E402
+
+# Before torch is loaded, which reads it, in each variant's own process: as the command line has it.
+wait_briefly()
+
+MIB = 2**20
 VARIANTS = ("literal", "float32", "bfloat16", "recompute")
-STAGES = ("stage1", "stage2")
-CLASSES = 1000
 
 
 def build_step(stage: str, variant: str, options: argparse.Namespace) -> Callable[[], None]:
@@ -41,60 +45,31 @@ def build_step(stage: str, variant: str, options: argparse.Namespace) -> Callabl
     import torch
     from tests.reference import pipeline
 
-    from minusface.checkpoint import Card, save
-    from minusface.config import (
-        GeneratorConfig,
-        OptimizerConfig,
-        RecognizerConfig,
-        StageTwoConfig,
-        StartConfig,
-        TrainConfig,
-    )
-    from minusface.protect import Protector, draw_permutation
-    from minusface.train.build import build_task
-    from minusface.train.schedule import build_optimizer
-    from minusface.train.tasks import Faces
+    from minusface.protect import draw_permutation
 
-    views = options.views if stage == "stage2" else 1
-    folder = ROOT / "runs" / ".bench-generator"
-    generator = GeneratorConfig(options.width)
-    base = TrainConfig(
-        task=stage,
-        generator=generator,
-        recognizer=RecognizerConfig(options.backbone, 512, "as_is"),
-        stage2=StageTwoConfig(permutations=views),
-        recompute=variant == "recompute",
-        start=StartConfig(generator=str(folder)) if stage == "stage2" else StartConfig(),
+    task, optimizer, faces, random, views = build_training(
+        stage, options, recompute=variant == "recompute", inner=variant != "literal"
     )
-    if stage == "stage2":
-        protector = Protector(base.codec, generator)
-        tensors = {f"generator.{k}": v for k, v in protector.generator.state_dict().items()}
-        save(folder, Card("stage1", protector.spec()), {"model": tensors})
-    task = build_task(base, CLASSES, None).train()
-    optimizer = build_optimizer(OptimizerConfig(), task.groups())
-    random = torch.Generator().manual_seed(0)
-    crops = torch.rand(options.batch, 3, 112, 112, generator=random) * 2 - 1
-    labels = torch.randint(0, CLASSES, (options.batch,), generator=random)
-    protector_ = task.protector
-    assert protector_ is not None
-    assert task.identity.head is not None
-    net, head, recognizer = protector_.generator, task.identity.head, task.recognizer
+    protector, head = task.protector, task.identity.head
+    assert protector is not None
+    assert head is not None
+    net, recognizer, crops, labels = (
+        protector.generator,
+        task.recognizer,
+        faces.crops,
+        faces.labels,
+    )
 
     def literal() -> torch.Tensor:
         if stage == "stage1":
             return pipeline.stage_one_loss(net, recognizer, head, crops, labels)
-        order = draw_permutation(options.batch * views, 192, random)
+        order = draw_permutation(options.batch * views, 192, random).to(crops.device)
         many = crops.repeat(views, 1, 1, 1), labels.repeat(views)
         return pipeline.stage_two_loss(net, recognizer, head, *many, order)
 
-    faces = Faces(crops, labels, [""] * options.batch, torch.zeros(options.batch, dtype=torch.bool))
-
     def ours() -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=variant != "float32"):
+        with torch.autocast(crops.device.type, torch.bfloat16, enabled=variant != "float32"):
             return task(faces, random)["total"]
-
-    if variant != "literal":
-        task.to(memory_format=torch.channels_last)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -107,6 +82,7 @@ def build_step(stage: str, variant: str, options: argparse.Namespace) -> Callabl
 def measure(stage: str, variant: str, options: argparse.Namespace) -> dict[str, float]:
     """Median seconds a step and peak memory above that of the built model."""
     import torch
+    from benchmarks.counting import synchronise
 
     from minusface.memory import keep_freed_memory, return_freed_memory
 
@@ -116,46 +92,53 @@ def measure(stage: str, variant: str, options: argparse.Namespace) -> dict[str, 
     elif variant != "literal":
         keep_freed_memory()
     step = build_step(stage, variant, options)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    device = torch.device(options.device)
+    before = taken(device)
     # Two steps until the allocator has all the blocks it will need.
     step()
     step()
     times = []
     for _ in range(options.repeats):
+        synchronise(device)
         start = time.perf_counter()
         step()
+        synchronise(device)
         times.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_memory(device)
     return {
         "seconds": statistics.median(times),
-        "step_mib": (peak - before) / 1024,
-        "peak_mib": peak / 1024,
+        "step_mib": (peak - before) / MIB,
+        "peak_mib": peak / MIB,
     }
+
+
+def taken(device: torch.device) -> int:
+    """Bytes that the built model takes."""
+    import torch
+
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else peak_memory(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at most so far: the loop's own count."""
+    from minusface.train.loop import peak_memory as most
+
+    return most(device)
 
 
 def floor(stage: str, options: argparse.Namespace) -> dict[str, float]:
     """Milliseconds an image that our step's products alone would take at the best rate seen here."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
+    from benchmarks.counting import Counter, product_rate
 
     torch.set_num_threads(options.threads)
     step = build_step(stage, "float32", options)
-    with FlopCounterMode(display=False) as counter:
+    with Counter() as counter:
         step()
-    operations = counter.get_total_flops() / options.batch
+    operations = sum(counter.work["all"].flops.values()) / options.batch
     found = {"gflop_per_image": operations / 1e9}
     for dtype in (torch.float32, torch.bfloat16):
-        # The best of the step's own convolutions: on some machines its matrix product is slower.
-        maps, filters = torch.rand(8, 256, 28, 28), torch.rand(256, 256, 3, 3)
-        maps, filters = (
-            tensor.to(dtype, memory_format=torch.channels_last) for tensor in (maps, filters)
-        )
-        seconds = []
-        for _ in range(20):
-            start = time.perf_counter()
-            torch.conv2d(maps, filters, padding=1)
-            seconds.append(time.perf_counter() - start)
-        rate = 2 * 8 * 28 * 28 * 256 * 256 * 9 / min(seconds)
+        rate = product_rate(dtype, torch.device(options.device))
         found[f"{str(dtype)[6:]}_gflops"] = rate / 1e9
         found[f"{str(dtype)[6:]}_ms_per_image"] = operations / rate * 1000
     return found
@@ -173,16 +156,7 @@ def in_own_process(stage: str, variant: str, argv: list[str]) -> dict[str, float
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    for name, default in (
-        ("batch", 32),
-        ("threads", 2),
-        ("width", 64),
-        ("views", 3),
-        ("repeats", 3),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--backbone", default="ir_18")
-    parser.add_argument("--json", type=Path)
+    add_options(parser, batch=32, width=64, backbone="ir_18")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.one:
@@ -207,7 +181,7 @@ def main(argv: list[str]) -> None:
             )
         least = table[stage]["floor"] = in_own_process(stage, "floor", argv)
         print(
-            f"{stage} floor: {least['gflop_per_image']:.0f} GFLOP an image, "
+            f"{stage} floor: {least['gflop_per_image']:.1f} GFLOP an image, "
             + ", ".join(
                 f"{least[f'{d}_ms_per_image']:.0f} ms in {d} at {least[f'{d}_gflops']:.0f} GFLOP/s"
                 for d in ("float32", "bfloat16")

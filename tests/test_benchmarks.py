@@ -1,85 +1,113 @@
-"""The service's benchmarks, small: they run, and count what they say they count. Nothing is timed."""
+"""Benchmarks start, find what they import, and run at sizes that take seconds; what they count is right."""
 
 from __future__ import annotations
 
+import ast
+import importlib
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from benchmarks import gallery, soak
-from benchmarks.floor import count
-from benchmarks.serving import DIMENSIONS, fill, people, protected_like, views
-
-from minusface.serve.images import decode_image
+from benchmarks.counting import Counter
+from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted((ROOT / "benchmarks").glob("*.py"))
+SCRIPTS = [path for path in FILES if "__main__" in path.read_text(encoding="utf-8")]
+TINY_STEP = "--batch 2 --threads 1 --width 2 --size 16 --views 2 --repeats 1 --backbone ir_lite"
+TINY = {
+    "codec": "--batch 1 --size 16 --ratio 2 --repeats 1 --threads 1",
+    "step_floor": TINY_STEP,
+    "train_step stage1": f"{TINY_STEP} --one stage1/literal",
+    "train_step stage2": f"{TINY_STEP} --one stage2/bfloat16",
+    "train_step floor": f"{TINY_STEP} --one stage2/floor",
+    "sharded_head": "--classes 64 --processes 1 --batch 4 --size 8",
+}
 
 
-def test_people_are_clusters() -> None:
-    centres = people(300, 1)
-    some = views(centres, 3, 2)
-    assert some.shape == (300, 3, DIMENSIONS)
-    own = np.einsum("pd,pd->p", some[:, 0], some[:, 1]).mean()
-    others = (some[:, 0] @ some[:, 0].T)[~np.eye(300, dtype=bool)].mean()
-    assert own == pytest.approx(0.6, abs=0.05)
-    assert abs(others) < 0.1
-    assert (people(300, 1) == centres).all()
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), *arguments]
+    source = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    variables = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
 
 
-def test_a_gallery_is_filled_opened_and_compared(tmp_path: Path) -> None:
-    fill(tmp_path, "none", 60, 3)
-    found = gallery.opened(tmp_path, searches=5)
-    assert (found["people"], found["templates"], found["exact"]) == (20, 60, True)
-    rows, sets = gallery.clustered(400, 4, 50)
-    assert gallery.compare("c", rows, sets)["enrolled"]["recall_at_1"] == 1.0
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_what_it_imports_is_there(path: Path) -> None:
+    """Within functions too, where a name that has moved would be missed only by who runs them."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or node.module is None:
+            continue
+        if node.module.split(".")[0] not in ("minusface", "benchmarks", "tests"):
+            continue
+        try:
+            module = importlib.import_module(node.module)
+        except ModuleNotFoundError as error:
+            if str(error.name).split(".")[0] in ("minusface", "benchmarks", "tests"):
+                raise
+            continue
+        for alias in node.names:
+            if not hasattr(module, alias.name):
+                importlib.import_module(f"{node.module}.{alias.name}")
 
 
-def test_its_pictures_pass_for_protected_ones() -> None:
-    for seed in range(soak.IMAGES):
-        assert decode_image(protected_like(seed), 112, 1).shape == (112, 112, 3)
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_it_answers_help(path: Path) -> None:
+    said = run(path.stem, "--help")
+    if "ModuleNotFoundError" in said.stderr and "named 'minusface" not in said.stderr:
+        pytest.skip(said.stderr.splitlines()[-1])
+    assert said.returncode == 0, said.stderr
+    assert "--json" in said.stdout
 
 
-def test_a_soak_is_summed_up() -> None:
-    rows = [
-        (float(t), "identify", 0.01 if t < 60 else 0.02, 200 if t != 70 else 503)
-        for t in range(120)
-    ]
-    memory = [(float(t), 100 + t / 3600) for t in range(0, 120, 5)]
-    found = soak.summary([soak.Tally(rows)], memory, 120.0)
-    assert (found["requests"], found["errors"], found["statuses"]) == (
-        120,
-        1,
-        {"200": 119, "503": 1},
-    )
-    assert found["first"]["p95"] == pytest.approx(10)
-    assert found["last"]["p95"] == pytest.approx(20)
-    assert found["rss_slope_mib_per_hour"] == pytest.approx(1)
-    assert sum(soak.MIX.values()) == pytest.approx(1)
-    assert soak.MIX["enroll"] == soak.MIX["erase"]
+@pytest.mark.parametrize("name", TINY)
+def test_it_runs(name: str, tmp_path: Path) -> None:
+    wanted = [] if "--one" in TINY[name] else ["--json", str(tmp_path / "table.json")]
+    said = run(name.split()[0], *TINY[name].split(), *wanted)
+    assert said.returncode == 0, said.stderr
+    if wanted:
+        table = json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))
+        assert {"options", "machine"} <= table.keys()
+    else:
+        assert all(value >= 0 for value in json.loads(said.stdout.splitlines()[-1]).values())
 
 
-def test_arithmetic_is_counted(tmp_path: Path) -> None:
-    class Two(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = torch.nn.Conv2d(3, 8, 3, padding=1)
-            self.up = torch.nn.ConvTranspose2d(8, 4, 2, stride=2)
+@pytest.mark.parametrize(
+    ("layer", "places"),
+    [
+        # Twice a filter's numbers at each of 2 x 16, 2 x 4 and 2 x 16 places; the last scatters its 2 x 16.
+        (nn.Conv2d(8, 12, 3, padding=1, bias=False), 32),
+        (nn.Conv2d(8, 8, 3, 2, 1, groups=8, bias=False), 8),
+        (nn.Conv2d(8, 12, 1, groups=4, bias=False), 32),
+        (nn.ConvTranspose2d(8, 4, 3, 2, 1, bias=False), 32),
+    ],
+    ids=["dense", "depthwise", "groups", "transposed"],
+)
+def test_operations_of_convolutions(layer: nn.Module, places: int) -> None:
+    (weight,) = layer.parameters()
+    x = torch.randn(2, 8, 4, 4, requires_grad=True)
+    with Counter() as counter:
+        y = layer(x)
+    once = 2.0 * places * weight.numel()
+    assert counter.work["all"].flops == {torch.float32: once}
+    with Counter() as counter:
+        y.sum().backward()
+    assert counter.work["all"].flops == {torch.float32: 2 * once}
 
-        def forward(self, protected: torch.Tensor) -> torch.Tensor:
-            return self.up(self.conv(protected).relu())
 
-    from minusface.export.write import to_onnx
-
-    data = to_onnx(Two().eval(), (torch.rand(2, 3, 10, 10),), "recognizer", 18)
-    (tmp_path / "two.onnx").write_bytes(data)
-    needs = count(tmp_path / "two.onnx")
-    assert needs["gflop"] * 1e9 == 2 * (100 * 8 * 27 + 100 * 8 * 4 * 4)
-
-
-@pytest.mark.parametrize("name", ["service", "gallery", "soak", "onnx"])
-def test_help_of_the_scripts(name: str) -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--help"]
-    assert "--json" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def test_operations_of_products_and_bytes_once_a_part() -> None:
+    a, b = torch.randn(3, 5), torch.randn(5, 7)
+    part = ["one"]
+    with Counter(lambda: part[0]) as counter:
+        c = a @ b
+        c.mul_(2).add_(a.sum())
+        part[0] = "two"
+        c.sum()
+    one, two = counter.work["one"], counter.work["two"]
+    assert one.flops == {torch.float32: 2.0 * 3 * 5 * 7}
+    assert one.bytes == 4 * (15 + 35 + 21 + 1)
+    assert (dict(two.flops), two.bytes) == ({}, 4 * (21 + 1))

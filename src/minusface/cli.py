@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from minusface import __version__
 from minusface.errors import MinusfaceError, choice_error
+from minusface.waiting import wait_briefly
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -87,9 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 for bad input, 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Read when torch is loaded: threads that wait by spinning take the cores from whoever shares them,
-    # and cost tens of milliseconds an operation when two programs do it.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wait_briefly()
     try:
         code = _dispatch(arguments)
         # Here rather than at exit, where a reader that left could no longer be handled.

@@ -244,6 +244,9 @@ class TrainConfig:
     recompute: bool = False
     """Compute activations again in the backward pass instead of keeping them, and give freed memory back at
     once: more time, a fraction of the memory. Generator and IR backbones."""
+    compile: bool = False
+    """Compile the recogniser's training step: minutes before the first step, fewer passes over memory after
+    it. Needs a C++ compiler on CPUs; results differ by rounding."""
     freeze_batchnorm: bool = False
     """Batch norms keep to their running statistics, and learn none."""
     sync_batchnorm: bool = False

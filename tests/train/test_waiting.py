@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from minusface.checkpoint import load_card, load_part
 from minusface.cli import main
+from minusface.commands.training import TrainingReport
 from minusface.config import (
     CodecConfig,
     EvalConfig,
@@ -28,6 +30,7 @@ from minusface.train.loggers import TensorBoard, wanted_loggers
 from minusface.train.plan import Progress
 from minusface.train.run import build, dry_run, train
 from minusface.train.step import Run
+from minusface.waiting import wait_briefly
 
 
 def settings(out: Path, **changes: Any) -> TrainConfig:
@@ -125,6 +128,18 @@ def test_tensorboard_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyP
         TensorBoard(tmp_path)
 
 
+@pytest.mark.parametrize("gpu_bytes", [None, 3 << 29])
+def test_a_log_line_says_it_all(gpu_bytes: int | None, capsys: pytest.CaptureFixture[str]) -> None:
+    losses, rates = {"l1": 0.25, "total": 1.5}, {"recognizer": 1e-2, "generator": 5e-3}
+    with TrainingReport() as report:
+        report.step(Progress(20, 100, 0.5, losses, rates, 61.25, 750.0, gpu_bytes))
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line == (
+        "20/100  epoch 0.50 | l1 0.2500  total 1.5000 | lr recognizer 1.00e-02  generator 5.00e-03 | "
+        "61.2 images/s | 12m 30s left"
+    ) + ("" if gpu_bytes is None else " | 1.50 GiB")
+
+
 def test_any_logger_will_do(tmp_path: Path) -> None:
     class Notes:
         def __init__(self) -> None:
@@ -181,6 +196,42 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     ):
         run.save("last")
     assert all(bool(t.isfinite().all()) for t in load_part(tmp_path / "run").values())
+
+
+def test_threads_wait_briefly_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    for given in ({}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "7"}):
+        monkeypatch.setattr("os.environ", dict(given))
+        wait_briefly()
+        wanted = given or {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
+        assert {name: os.environ[name] for name in names if name in os.environ} == wanted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["plain", "stage1"])
+def test_compiled_losses_are_those_of_the_plain_step(task: Any, tmp_path: Path) -> None:
+    found = []
+    # Small steps: what rounds otherwise would grow from one to the next.
+    small = OptimizerConfig("sgd", lr=1e-4)
+    for compiled in (False, True):
+        out = tmp_path / f"{compiled}"
+        train(settings(out, task=task, epochs=0.5, compile=compiled, optimizer=small))
+        text = (tmp_path / f"{compiled}" / "log.jsonl").read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text.splitlines()]
+        found.append([line["losses"]["total"] for line in lines if "losses" in line])
+    plain, fast = (load_part(tmp_path / name) for name in ("False", "True"))
+    assert len(found[0]) == 2
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+    assert plain.keys() == fast.keys()
+
+
+def test_compile_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MinusfaceError, match="compile true: does not go with recompute true"):
+        train(settings(tmp_path / "run", compile=True, recompute=True))
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(MinusfaceError, match=r"compile true: no C\+\+ compiler is here, expected"):
+        train(settings(tmp_path / "run", compile=True))
+    assert not (tmp_path / "run").exists()
 
 
 def test_frozen_batch_norms_learn_no_statistics(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from minusface.recognize.iresnet import check_size, init_weights
 from minusface.recognize.prelu import PReLU
+from minusface.recognize.strided import strided_depthwise
 
 
 class Stage(NamedTuple):
@@ -35,22 +36,30 @@ LAST = 512
 
 
 class Depthwise(nn.Conv2d):
-    """A depthwise convolution that a CPU computes in its weights' precision, whatever autocast says.
-
-    oneDNN's bfloat16 kernels take 6 to 35 times as long as its float32 ones for the gradients of strided
-    depthwise filters, and longer for the others too; the arithmetic is little, the wider type cheap.
-    """
+    """A depthwise convolution that keeps clear of a CPU's slow bfloat16 kernels."""
 
     def forward(self, x: Tensor) -> Tensor:
         """As nn.Conv2d; the result has the input's type."""
         if x.device.type != "cpu" or not torch.is_grad_enabled():
             return super().forward(x)
-        with torch.autocast("cpu", enabled=False):
-            wide = x.to(self.weight.dtype)
-            if x.shape[-2:] == self.kernel_size and self.padding == (0, 0):
-                # One place only: a weighted sum, whose gradients are products.
+        if x.shape[-2:] == self.kernel_size and self.padding == (0, 0):
+            # One place only: a weighted sum, whose gradients are products.
+            with torch.autocast("cpu", enabled=False):
+                wide = x.to(self.weight.dtype)
                 return (wide * self.weight[:, 0]).sum((2, 3), keepdim=True).to(x.dtype)
-            return super().forward(wide).to(x.dtype)
+        if torch.compiler.is_compiling() and self.stride != (1, 1):
+            # A compiler joins the changes of type to what is around.
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+        if x.dtype == torch.bfloat16 and self.stride != (1, 1):
+            stride, padding = self.stride, self.padding
+            return strided_depthwise(
+                x,
+                self.weight,
+                cast("tuple[int, int]", stride),
+                cast("tuple[int, int]", padding),
+            )
+        return super().forward(x)
 
 
 def _conv(

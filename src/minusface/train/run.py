@@ -21,6 +21,7 @@ from minusface.recognize import Teacher, TeacherFile, load_teacher
 from minusface.share import Share
 from minusface.train.augment import augment, to_crops
 from minusface.train.build import build_task
+from minusface.train.compiled import compile_recognizer
 from minusface.train.distort import distort
 from minusface.train.loggers import Logger
 from minusface.train.loop import fit, rehearse
@@ -190,6 +191,9 @@ def build(config: TrainConfig) -> Built:
     if device.type == "cpu" or config.precision == "bfloat16":
         # Convolutions run fastest with channels innermost; values stay the same.
         task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.compile:
+        for recognizer in task.recognizers():
+            compile_recognizer(recognizer, device)
     replicate(task, device)
     card = Card(
         task=config.task,

@@ -61,6 +61,7 @@ def check_settings(config: TrainConfig) -> None:
     for key, known in CHOICES.items():
         if _value(config, key) not in known:
             raise choice_error(key, str(_value(config, key)), known)
+    _check_compile(config)
     for key, (least, least_too, most, most_too) in RANGES.items():
         value = _value(config, key)
         above = value >= least if least_too else value > least
@@ -73,6 +74,11 @@ def check_settings(config: TrainConfig) -> None:
                 else f" and {'at most' if most_too else 'less than'} {most:g}"
             )
             raise MinusfaceError(f"{key} {value}: expected {low}{high}")
+
+
+def _check_compile(config: TrainConfig) -> None:
+    if config.compile and config.recompute:
+        raise MinusfaceError("compile true: does not go with recompute true, expected one of them")
 
 
 def _value(config: TrainConfig, key: str) -> Any:
