@@ -361,3 +361,42 @@ def test_coarse_search_finds_what_exact_search_finds() -> None:
     few = Nearest(64, exact_below=1)
     few.add(np.array([5]), rows[:1])
     assert few.search(rows[:1], 3)[1].tolist() == [[5, -1, -1]]
+
+
+def test_a_damaged_search_is_rebuilt_and_a_damaged_truth_is_told(opened: Open) -> None:
+    index = opened()
+    index.create("a")
+    for number in range(20):
+        index.add("a", f"p{number}", unit(1, seed=number))
+    before = index.search("a", unit(3, seed=5), 4)
+    # What is searched lies in memory only: lost, it comes back from the truth at the next start.
+    index._collections["a"].nearest.remove(list(index._collections["a"].owner))
+    assert not index.search("a", unit(1), 1)[0]
+    index = opened()
+    assert index.search("a", unit(3, seed=5), 4) == before
+    index.close()
+    path = index.folder / DATABASE
+    (index.folder / f"{DATABASE}-shm").write_bytes(b"\xff" * 32768)
+    assert opened().search("a", unit(3, seed=5), 4) == before
+    opened().close()
+    data = path.read_bytes()
+    path.write_bytes(b"\0" * 100 + data[100:])
+    with pytest.raises(StorageError, match="not a database"):
+        opened()
+    path.write_bytes(data)
+    assert opened().stats("a").templates == 20
+
+
+def test_a_full_disk_erases_nobody_half(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = opened()
+    index.create("a")
+    index.add("a", "Ann", unit(1))
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(StorageError, match="No space left"):
+            index.erase("a", "Ann")
+    assert index.erase("a", "Ann") == 1
