@@ -524,7 +524,7 @@ def test_inspect_a_face_folder(place: Place, run: Run, tmp_path: Path) -> None:
         (["protect", "--out", "x"], "missing INPUTS"),
         (["protect", "a.png", "--out", "x", "--seed", "two"], "--seed: expected a whole number"),
         (["protect", "a.png", "--out", "x", "--json=maybe"], "--json: expected true or false"),
-        (["protect", "a.png", "--out", "x"], "no weights ship yet"),
+        (["protect", "a.png", "--out", "x"], "a.png"),
         (["protect", "a.png", "--out", "x", "--checkpoint", "/none"], "/none: not a checkpoint"),
         (["evaluate", "/none", "--pairs", "p", "--faces", "f"], "/none: not a checkpoint"),
         (["evaluate", "a", "b", "--pairs", "p", "--faces", "f", "--name", "x"], "--name: given 1"),
