@@ -71,6 +71,22 @@ def test_parity_with_pytorch(made: tuple[Path, Path, ExportCard], batch: int) ->
     np.testing.assert_allclose(np.linalg.norm(template, axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_parity_in_openvino(made: tuple[Path, Path, ExportCard], batch: int) -> None:
+    core = pytest.importorskip("openvino", reason="the optional second runtime").Core()
+    _, out, _ = made
+    crop = crops(batch)
+    order = draw_permutation(batch, 192, torch.Generator().manual_seed(batch))[:, None].numpy()
+    # By itself it computes in bfloat16 where the processor has it.
+    exactly = {"INFERENCE_PRECISION_HINT": "f32"}
+    client = core.compile_model(core.read_model(out / "client.onnx"), "CPU", exactly)
+    sent = client({"crop": crop, "permutation": order})[0]
+    assert np.abs(sent - ClientModel(out, threads=1).protect(crop, order)).max() <= 1e-4
+    recognizer = core.compile_model(core.read_model(out / "recognizer.onnx"), "CPU", exactly)
+    template = recognizer({"protected": sent})[0]
+    assert np.abs(template - RecognizerModel(out, threads=1).embed(sent)).max() <= 1e-4
+
+
 def test_parity_is_measured_and_held_to(made: tuple[Path, Path, ExportCard]) -> None:
     path, out, _ = made
     found = check_parity(path, out, ("float32", "float16"))
