@@ -39,6 +39,7 @@ from benchmarks.step_setup import STAGES, Training, add_options, build_training 
 PARTS = (
     "data",
     "encode",
+    "first convolutions",
     "generator",
     "subtract, shuffle, decode",
     "recogniser",
@@ -97,14 +98,13 @@ def build_step(
     made: Training = build_training(stage, options)
     task, faces = made.task, made.faces
     assert task.protector is not None
-    codec, decode = task.protector.codec, "subtract, shuffle, decode"
-    watch.watch(codec, "encode", "encode")
-    watch.watch(task.protector.generator, "hidden", "generator")
-    watch.watch(codec, "decode_projected", decode)
+    protector, decode = task.protector, "subtract, shuffle, decode"
+    watch.watch(protector, "read", "encode")
+    watch.watch(protector.rows, "convolve", "first convolutions")
+    watch.watch(protector.generator, "after_first", "generator")
+    watch.watch(protector.codec, "decode_projected", decode)
     if stage == "stage2":
         watch.watch(task, "protect", decode)
-    else:
-        watch.watch(task, "before_last", "encode")
     for method in ("forward", "forward_difference"):
         watch.watch(task.recognizer, method, "recogniser")
     watch.watch(task, "forward", "head and losses")

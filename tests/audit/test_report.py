@@ -85,7 +85,7 @@ def test_the_command_writes_a_report_that_needs_nothing_beside_it(
     assert "What this protects, what it does not" in page
     assert 'class="failed">CONTROL FAILED' in page
     for found in re.findall(r'(?:src|href)="([^"]*)"', page):
-        assert found.startswith("data:image/png;base64,")
+        assert found.startswith("data:image/webp;base64,")
     assert "http" not in page
     report = json.loads((out / "report.json").read_text())
     attacks = {finding["attack"] for finding in report["findings"]}

@@ -37,7 +37,9 @@ def test_values_and_gradients(codec: BlockCodec, layout: torch.memory_format) ->
     plain = hidden.clone().requires_grad_()
     wanted = gradients(codec.decode(features - last(plain), order), plain)
     fast = hidden.contiguous(memory_format=layout).requires_grad_()
-    found = gradients(decode_difference(codec, features, fast, last, order), fast)
+    found = gradients(
+        decode_difference(codec, codec.weigh(features, order), fast, last, order), fast
+    )
     for ours, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-4)
 
@@ -45,8 +47,9 @@ def test_values_and_gradients(codec: BlockCodec, layout: torch.memory_format) ->
 def test_narrow_features() -> None:
     codec = CODECS[0]
     features, hidden, last, order = inputs(codec)
-    wide = decode_difference(codec, features, hidden, last, order)
+    wide = decode_difference(codec, codec.weigh(features, order), hidden, last, order)
     with torch.autocast("cpu", torch.bfloat16):
-        narrow = decode_difference(codec, features.bfloat16(), hidden.bfloat16(), last, order)
+        kept = codec.weigh(features.bfloat16(), order)
+        narrow = decode_difference(codec, kept, hidden.bfloat16(), last, order)
     assert narrow.dtype == torch.float32
     assert (narrow - wide).abs().mean() < 0.02

@@ -43,7 +43,8 @@ def test_forward_difference_is_forward_of_the_difference(backbone: str) -> None:
         project.zero_grad()
         assert project.bias is not None
         if fused:
-            out = recognizer.forward_difference(features, hidden, project.weight, project.bias)
+            response = recognizer.first(features)
+            out = recognizer.forward_difference(response, hidden, project.weight, project.bias)
         else:
             out = recognizer(features - project(hidden))
         out.square().sum().backward()

@@ -23,20 +23,16 @@ a permutation puts one in the place of), j one of the rows around, o output of t
 from __future__ import annotations
 
 import copy
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from minusface.errors import MinusfaceError
 from minusface.protect import Protector
-from minusface.protect.bases import analysis, dct_basis, haar_packet_basis, synthesis
 from minusface.protect.codec import LEVEL_SHIFT, YCBCR, BlockCodec
+from minusface.protect.rows import AROUND, NEAR, RowTables, row_tables
 from minusface.recognize import Recognizer
 from minusface.recognize.prelu import PReLU
-
-# Rows of the crop that one row of features depends on, and three rows of them.
-NEAR, AROUND = 3, 5
 
 
 class ClientGraph(nn.Module):
@@ -71,41 +67,29 @@ class ClientGraph(nn.Module):
                 "export: the toy case (codec raw) protects nothing and has no client"
             )
         self.size, self.channels, self.ratio = codec.size, codec.channels, codec.ratio
-        basis = {"dct": dct_basis, "dwt": haar_packet_basis}[protector.codec_config.name](
-            codec.ratio
-        )
         self.generator = copy.deepcopy(protector.generator).eval().requires_grad_(False)
         self.generator.recompute = False
-        self._row_matrices(analysis(basis, codec.size), synthesis(basis, codec.size))
+        self._row_matrices(row_tables(codec))
         self._learned()
         ycbcr = torch.tensor(YCBCR, dtype=torch.float64)
         self._keep("to_ycc", ycbcr)
         self._keep("ycc_shift", torch.tensor([LEVEL_SHIFT, 0.0, 0.0])[:, None])
         self._keep("to_rgb", torch.linalg.inv(ycbcr) / 255.0)
 
-    def _row_matrices(self, analysis_uiy: Tensor, sample_ui: Tensor) -> None:
-        """What the codec fixes: (u, row of features, row of the crop), (u, pixel)."""
-        ratio, size = self.ratio, self.size
-        # Rows of zeros around, two of the crop's and one of the features', spare all edges.
-        padded = nn.functional.pad(analysis_uiy, (2, 2, 1, 1))
-        around_ij = torch.arange(size)[:, None] + torch.arange(AROUND)
-        rows_duij = torch.stack(
-            [padded[:, d : d + size].gather(2, around_ij.expand(ratio, -1, -1)) for d in range(3)]
-        )
-        near_uij = rows_duij[1][..., 1 : 1 + NEAR]
-        assert torch.allclose(near_uij.sum(-1), analysis_uiy.sum(-1)), "rows out of reach"
+    def _row_matrices(self, tables: RowTables) -> None:
+        """What the codec fixes."""
+        around_ij = torch.arange(self.size)[:, None] + torch.arange(AROUND)
         for name, rows_ij in (("around_ij", around_ij), ("near_ij", around_ij[:, 1 : 1 + NEAR])):
             self.register_buffer(name, rows_ij.flatten(), persistent=False)
-        self._keep("columns", analysis_uiy.permute(2, 0, 1).flatten(1))
-        self._keep("filter_rows", rows_duij.permute(2, 3, 0, 1).reshape(size * AROUND, 3 * ratio))
-        decode = torch.einsum("pi,uij->ijpu", sample_ui, near_uij)
-        self._keep("decode_rows", decode.reshape(size * NEAR, ratio * ratio))
-        self._keep("sample_ip", sample_ui.T)
-        self._keep("sample_qx", sample_ui)
+        self._keep("columns", tables.columns.flatten(1))
+        self._keep("filter_rows", tables.filters)
+        self._keep("decode_rows", tables.decode)
+        self._keep("sample_ip", tables.sample.T)
+        self._keep("sample_qx", tables.sample)
 
     def _learned(self) -> None:
         """The generator's first filters, as (row and u) x (all else), and its last 1x1 convolution."""
-        conv = cast(nn.Conv2d, cast(nn.Sequential, self.generator.down[0])[0])
+        conv = self.generator.first
         self.width, ratio = conv.weight.shape[0], self.ratio
         filters_ocuvdx = conv.weight.reshape(self.width, 3, ratio, ratio, 3, 3)
         filters = filters_ocuvdx.permute(4, 2, 5, 0, 1, 3).reshape(3 * ratio, -1)
@@ -147,18 +131,7 @@ class ClientGraph(nn.Module):
         left = nn.functional.pad(parts[:, :, 0, :, :-1], (1, 0))
         right = nn.functional.pad(parts[:, :, 2, :, 1:], (0, 1))
         first = (parts[:, :, 1] + left + right + self.first_bias).permute(0, 2, 1, 3)
-        return self._after_first(first)
-
-    def _after_first(self, first: Tensor) -> Tensor:
-        """What follows the first convolution of the U-Net, as in :meth:`UNet.hidden`."""
-        generator, skips = self.generator, []
-        hidden: Tensor = cast(nn.Sequential, generator.down[0])[1:](first)
-        for level in range(1, len(generator.down)):
-            skips.append(hidden)
-            hidden = generator._descend(level, hidden)
-        for level in range(len(generator.up)):
-            hidden = generator._ascend(level, hidden, skips.pop())
-        return hidden
+        return self.generator.after_first(first)[0]
 
     def _decode(self, lines: Tensor, hidden_bimx: Tensor, order_bf: Tensor) -> Tensor:
         """The residue's channels in the order asked for, weighed and summed at each pixel."""

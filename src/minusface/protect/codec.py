@@ -57,6 +57,8 @@ class BlockCodec(nn.Module):
 
     linear = True
     invertible = True
+    analysis_uiy: Tensor
+    sample_un: Tensor
     taps_tn: Tensor
     taps_weight_tvn: Tensor
     rows_mn: Tensor
@@ -75,6 +77,7 @@ class BlockCodec(nn.Module):
         taps_tn = first_n + torch.arange(3)[:, None]
         weight_tsn = analysis_snp.gather(2, taps_tn.T.expand(ratio, -1, -1)).permute(2, 0, 1)
         sample_sn = synthesis(basis_ss, size)
+        self.analysis_uiy, self.sample_un = analysis_snp, sample_sn
         pixel_uvpq = torch.einsum("up,vq->uvpq", sample_sn, sample_sn)
         ycbcr = torch.tensor(YCBCR, dtype=torch.float64)
         # Constants follow the module to a device, but are no part of a checkpoint.
@@ -101,7 +104,7 @@ class BlockCodec(nn.Module):
         Raises:
             MinusfaceError: another shape.
         """
-        self._check(images, 3, "crops")
+        self.check(images, 3, "crops")
         needs_graph = torch.is_grad_enabled() and images.requires_grad
         if needs_graph or images.device.type != "cpu" or torch.compiler.is_compiling():
             features = self._transform_columns(self._transform_rows(images))
@@ -130,7 +133,7 @@ class BlockCodec(nn.Module):
         Raises:
             MinusfaceError: another shape of either.
         """
-        self._check(features, self.channels, "features")
+        self.check(features, self.channels, "features")
         if permutation is not None and permutation.shape != features.shape[:2]:
             raise MinusfaceError(
                 f"permutation: shape {tuple(permutation.shape)}, expected {tuple(features.shape[:2])}"
@@ -234,7 +237,8 @@ class BlockCodec(nn.Module):
                 torch.sum(product_kn, 0, out=out_cn[colour])
         return out_bcn
 
-    def _check(self, pixels: Tensor, channels: int, what: str) -> None:
+    def check(self, pixels: Tensor, channels: int, what: str) -> None:
+        """Refuse another shape than (B, channels, N, N)."""
         expected = (channels, self.size, self.size)
         if pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected:
             raise MinusfaceError(

@@ -52,13 +52,13 @@ def _map(weight_fm: Tensor, order_f: Tensor, pixel_kn: Tensor) -> Tensor:
 
 
 def decode_difference(
-    codec: BlockCodec, features: Tensor, hidden: Tensor, last: nn.Conv2d, order: Tensor
+    codec: BlockCodec, kept_bcn: Tensor, hidden: Tensor, last: nn.Conv2d, order: Tensor
 ) -> Tensor:
     """``d(s(x - x'))`` where x' is ``last(hidden)``, with gradients for ``hidden`` and ``last``.
 
     Args:
         codec: d.
-        features: x, (B, F, H, W) without a gradient.
+        kept_bcn: x shuffled and weighed, (B, 3, H*W) as by ``codec.weigh``, without a gradient.
         hidden: (B, M, H, W), what enters the generator's last convolution.
         last: that convolution, 1x1 with a bias.
         order: (B, F) permutations; channel k is taken from channel ``order[b, k]``.
@@ -68,9 +68,7 @@ def decode_difference(
     """
     assert last.bias is not None
     pixel_kn = codec.pixel_weight_kn
-    with torch.autocast(features.device.type, enabled=False):
-        with torch.no_grad():
-            kept_bcn = codec.weigh(features, order)
+    with torch.autocast(hidden.device.type, enabled=False):
         weight_fm, bias_f = last.weight.float().flatten(1), last.bias.float()
         made_bcn = _ShuffledMap.apply(  # type: ignore[no-untyped-call]
             hidden.float().flatten(2), weight_fm, order, pixel_kn

@@ -81,13 +81,26 @@ class UNet(nn.Module):
 
     def hidden(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """All but the last 1x1 convolution: (B, K, H, W), and the latent."""
-        if features.shape[-1] % STRIDE or features.shape[-2] % STRIDE:
+        return self._below(self._run(self._descend, 0, features))
+
+    @property
+    def first(self) -> nn.Conv2d:
+        """The convolution that reads the features."""
+        return cast(nn.Conv2d, cast(nn.Sequential, self.down[0])[0])
+
+    def after_first(self, response: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`hidden`, from what the first convolution makes of the features: changed in place."""
+        return self._below(self._run(self._finish, 0, response.relu_()))
+
+    def _below(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """All but the first level's way down."""
+        if hidden.shape[-1] % STRIDE or hidden.shape[-2] % STRIDE:
             raise MinusfaceError(
-                f"generator: features of {features.shape[-2]}x{features.shape[-1]}, "
+                f"generator: features of {hidden.shape[-2]}x{hidden.shape[-1]}, "
                 f"expected sides divisible by {STRIDE}"
             )
-        skips, hidden = [], features
-        for level in range(LEVELS):
+        skips = [hidden]
+        for level in range(1, LEVELS):
             hidden = self._run(self._descend, level, hidden)
             skips.append(hidden)
         latent = skips.pop()
@@ -103,6 +116,10 @@ class UNet(nn.Module):
     def _descend(self, level: int, hidden: Tensor) -> Tensor:
         pooled = nn.functional.max_pool2d(hidden, 2) if level else hidden
         return cast(Tensor, self.down[level](pooled))
+
+    def _finish(self, level: int, hidden: Tensor) -> Tensor:
+        """What follows the first activation of a level."""
+        return cast(Tensor, cast(nn.Sequential, self.down[level])[2:](hidden))
 
     def _ascend(self, level: int, hidden: Tensor, skip: Tensor) -> Tensor:
         both = torch.cat([skip, self.up[level](hidden)], dim=1)

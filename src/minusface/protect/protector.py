@@ -17,6 +17,8 @@ from minusface.config import CodecConfig, GeneratorConfig
 from minusface.errors import MinusfaceError
 from minusface.protect.codec import BlockCodec, Codec, build_codec
 from minusface.protect.generator import Regeneration, build_generator
+from minusface.protect.reading import Features, UnwrittenFeatures, can_stay_unwritten, read
+from minusface.protect.rows import Rows
 from minusface.protect.shuffle import draw_permutation_from_entropy
 from minusface.types import FaceCrop, ProtectedImage
 from minusface.weights import resolve
@@ -59,6 +61,7 @@ class Protector(nn.Module):
         self.n_duplicate = n_duplicate
         self.codec = build_codec(codec_config)
         self.generator = build_generator(generator_config, self.codec.channels)
+        self.rows = Rows(self.codec) if isinstance(self.codec, BlockCodec) else None
 
     def forward(self, crops: Tensor, permutation: Tensor) -> Tensor:
         """Crops (B, 3, N, N) in [-1, 1] and their permutations -> X_p (B, 3n, N, N) in [0, 1].
@@ -68,7 +71,26 @@ class Protector(nn.Module):
             permutation: (B, F) or (B, n, F) integers; or the same of bools, True for channels to keep:
                 the paper's masking ablation, which blanks channels in the place of shuffling them.
         """
-        return self.obfuscate(self.residue(crops), permutation)
+        shape = (len(crops), self.n_duplicate, self.codec.channels)
+        return self.under(crops, permutation.view(shape))
+
+    def under(self, crops: Tensor, orders: Tensor) -> Tensor:
+        """As :meth:`forward` under any number k of permutations (B, k, F): (B, 3k, N, N)."""
+        shuffled = orders.dtype != torch.bool
+        if shuffled and not torch.is_grad_enabled() and self.rows and can_stay_unwritten(crops):
+            features = self.read(crops)
+            assert isinstance(features, UnwrittenFeatures)
+            response = features.convolve(self.generator.first)
+            hidden, last = self.generator.after_first(response)[0], self.generator.project
+            return self.rows.protected(features.lines, hidden, last, orders)
+        residue = self.residue(crops)
+        return torch.cat([self._obfuscate(residue, order) for order in orders.unbind(1)], dim=1)
+
+    def read(self, crops: Tensor) -> Features:
+        """What is linear in the features of crops, ready to be asked; not for the toy case."""
+        assert isinstance(self.codec, BlockCodec)
+        assert self.rows is not None
+        return read(self.codec, self.rows, crops)
 
     def obfuscate(self, residue: Tensor, permutation: Tensor) -> Tensor:
         """The second half of :meth:`forward`: a residue (B, F, N, N) and permutations -> X_p."""

@@ -100,17 +100,22 @@ class Recognizer(nn.Module):
         """(B, C, H, W), untransformed, to raw embeddings (B, D)."""
         return cast(Tensor, self.backbone(self.prepare(x)))
 
+    @property
+    def first(self) -> nn.Conv2d:
+        """The convolution that reads the input."""
+        return cast(nn.Conv2d, self.backbone.first)
+
     def forward_difference(
-        self, features: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor
+        self, response: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor
     ) -> Tensor:
-        """Embeddings of ``features - (weight * hidden + bias)``, which is never formed.
+        """Embeddings of features less ``weight * hidden + bias``, a difference that is never formed.
 
         A convolution is linear: its response to the difference is the difference of its responses, and
         a 1x1 convolution before it folds into its filters. This spares a training step four tensors of
         the features' size.
 
         Args:
-            features: (B, C, H, W).
+            response: of the first convolution, ``first``, to the features.
             hidden: (B, M, H, W).
             weight: (C, M, 1, 1) of a 1x1 convolution.
             bias: (C,) of it.
@@ -119,7 +124,7 @@ class Recognizer(nn.Module):
             Raw embeddings (B, D).
         """
         assert self.kind == "features", "the input transform of images is not linear"
-        first = cast(nn.Conv2d, self.backbone.first)
+        first = self.first
         folded = torch.einsum("ochw,cm->omhw", first.weight, weight[:, :, 0, 0])
         constant = torch.einsum("ochw,c->ohw", first.weight, bias)[:, None]
         stride, padding = first.stride, cast("tuple[int, int]", first.padding)
@@ -127,8 +132,7 @@ class Recognizer(nn.Module):
         ones = hidden.new_ones(1, 1, *hidden.shape[2:])
         border = nnf.conv2d(ones, constant, stride=stride, padding=padding)
         # The sign goes into the filters, not into a tensor of the response's size.
-        response = first(features) - border
-        response = response + nnf.conv2d(hidden, -folded, stride=stride, padding=padding)
+        response = response - border + nnf.conv2d(hidden, -folded, stride=stride, padding=padding)
         return cast(Tensor, cast(Any, self.backbone).after_first(response))
 
     def embed(self, images: ProtectedImage | FaceCrop, batch_size: int = 64) -> Template:

@@ -75,10 +75,15 @@ class ShuffledStageOne(StageOne):
         codec, last = self.protector.codec, self.protector.generator.project
         assert isinstance(codec, BlockCodec)
         assert last.bias is not None
-        features, hidden, latent = self.before_last(crops)
+        generator, features = self.protector.generator, self.protector.read(crops)
+        hidden, latent = generator.after_first(features.convolve(generator.first))
         regenerated = codec.decode_projected(hidden, last.weight, last.bias)
-        embeddings = self.recognizer.forward_difference(features, hidden, last.weight, last.bias)
-        views = [decode_difference(codec, features, hidden, last, order) for order in orders_vbf]
+        response = features.convolve(self.recognizer.first)
+        embeddings = self.recognizer.forward_difference(response, hidden, last.weight, last.bias)
+        views = [
+            decode_difference(codec, features.weigh(order), hidden, last, order)
+            for order in orders_vbf
+        ]
         return regenerated * 2 - 1, embeddings, latent, torch.cat(views)
 
     def model_tensors(self) -> dict[str, Tensor]:

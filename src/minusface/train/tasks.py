@@ -185,22 +185,12 @@ class StageOne(Task):
             return regenerated * 2 - 1, self.recognizer(made.residue), made.latent
         last = generator.project
         assert last.bias is not None
-        features, hidden, latent = self.before_last(crops)
+        features = self.protector.read(crops)
+        hidden, latent = generator.after_first(features.convolve(generator.first))
         regenerated = codec.decode_projected(hidden, last.weight, last.bias)
-        embeddings = self.recognizer.forward_difference(features, hidden, last.weight, last.bias)
+        response = features.convolve(self.recognizer.first)
+        embeddings = self.recognizer.forward_difference(response, hidden, last.weight, last.bias)
         return regenerated * 2 - 1, embeddings, latent
-
-    def before_last(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Features x, what enters the generator's last convolution, and the latent."""
-        assert self.protector is not None
-        narrow = torch.is_autocast_enabled(crops.device.type)
-        dtype = torch.get_autocast_dtype(crops.device.type) if narrow else None
-        # Channels innermost, once: four convolutions and gradients would each turn them around.
-        codec = self.protector.codec
-        assert isinstance(codec, BlockCodec)
-        features = codec.encode(crops, dtype)
-        features = features.contiguous(memory_format=torch.channels_last)
-        return features, *self.protector.generator.hidden(features)
 
 
 class StageTwo(Task):
@@ -244,17 +234,15 @@ class StageTwo(Task):
         share = Share.whole(len(crops)) if share is None else share
         assert self.protector is not None
         settings, codec = self.config.stage2, self.protector.codec
-        copies = settings.permutations * settings.n_duplicate
-        residue = self.protector.residue(crops)
-        images: list[Tensor] = []
-        for _ in range(copies):
+        total, channels = share.total, codec.channels
+        orders: list[Tensor] = []
+        for _ in range(settings.permutations * settings.n_duplicate):
             if settings.obfuscation == "mask":
-                kept = draw_mask(share.total, codec.channels, settings.mask_fraction, random)
-                kept = share.of(kept)
-                images.append(codec.decode(residue * kept.to(crops.device)[:, :, None, None]))
+                drawn = draw_mask(total, channels, settings.mask_fraction, random)
             else:
-                order = share.of(draw_permutation(share.total, codec.channels, random))
-                images.append(codec.decode(residue, order.to(crops.device)))
-        n = settings.n_duplicate
-        views = [torch.cat(images[i : i + n], dim=1) for i in range(0, copies, n)]
-        return torch.cat(views).float()
+                drawn = draw_permutation(total, channels, random)
+            orders.append(share.of(drawn))
+        orders_bnf = torch.stack(orders, dim=1).to(crops.device)
+        images = self.protector.under(crops, orders_bnf).float()
+        shape = (len(crops), settings.permutations, -1, *crops.shape[2:])
+        return images.view(shape).transpose(0, 1).flatten(0, 1)

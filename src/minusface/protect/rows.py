@@ -1,0 +1,320 @@
+"""What reads the features of crops, without the features ever being there.
+
+The transform is separable. Along a row of the crop it gives S numbers a pixel and colour (*lines*, C*S in
+all); the rest of it weighs three neighbouring rows, differently from row to row. Two things read features,
+and both are linear: a 3x3 convolution (the generator's first, the recogniser's in stage 1) is a small matrix
+a row over the lines of five rows, and shuffle and decode are one over the lines of three, made from the
+permutation. F channels an image become C*S, and a third of the arithmetic is left.
+
+Legend: B batch, C = 3 colours, S ratio, F = C*S*S channels (colour c, frequency u down a column, v along a
+row; p and q those of the channel in whose place a permutation puts one), N crop side, i row and x column of
+the crop, j one of the rows around, L = C*S numbers a pixel of the lines, O channels a convolution makes, t
+tap of a filter along a row.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from minusface.memory import empty_large
+from minusface.protect.codec import LEVEL_SHIFT, YCBCR, BlockCodec
+
+# Rows of the crop that one row of features depends on, and three rows of them.
+NEAR, AROUND = 3, 5
+
+
+class RowTables(NamedTuple):
+    """What a codec fixes, row by row; float32."""
+
+    columns: Tensor
+    """(N, S, N): y, v, x. The transform along a row."""
+    filters: Tensor
+    """(N*AROUND, 3*S): (i, j), (tap down, u). Weighing of rows, for a convolution."""
+    decode: Tensor
+    """(N*NEAR, S*S): (i, j), (p, u). Weighing of rows, for shuffle and decode."""
+    sample: Tensor
+    """(S, N): weight of a frequency in the pixel that the decoder keeps."""
+
+
+def row_tables(codec: BlockCodec) -> RowTables:
+    """The tables of a codec."""
+    ratio, size = codec.ratio, codec.size
+    # Rows of zeros around, two of the crop's and one of the features', spare all edges.
+    padded = nn.functional.pad(codec.analysis_uiy, (2, 2, 1, 1))
+    around_ij = torch.arange(size)[:, None] + torch.arange(AROUND)
+    rows_duij = torch.stack(
+        [padded[:, d : d + size].gather(2, around_ij.expand(ratio, -1, -1)) for d in range(3)]
+    )
+    near_uij = rows_duij[1][..., 1 : 1 + NEAR]
+    assert torch.allclose(near_uij.sum(-1), codec.analysis_uiy.sum(-1)), "rows out of reach"
+    decode = torch.einsum("pi,uij->ijpu", codec.sample_un, near_uij)
+    tables = RowTables(
+        codec.analysis_uiy.permute(2, 0, 1),
+        rows_duij.permute(2, 3, 0, 1).reshape(size * AROUND, 3 * ratio),
+        decode.reshape(size * NEAR, ratio * ratio),
+        codec.sample_un,
+    )
+    return RowTables(*(table.float().contiguous() for table in tables))
+
+
+class Lines(NamedTuple):
+    """Crops after the transform along rows, two rows of zeros above and below."""
+
+    wide: Tensor
+    """(N + 4, B, N, L) float32: i, b, x, (c, v)."""
+    narrow: Tensor
+    """(N, B, N, L): the crop's rows in the type that convolutions are computed in."""
+    steps: Tensor
+    """(N + 3, B, N, L): a row less the one above it, in that type."""
+
+
+class Rows(nn.Module):
+    """Convolutions and protected images of crops, for eager CPUs.
+
+    Args:
+        codec: whose features are meant.
+    """
+
+    columns: Tensor
+    from_rgb: Tensor
+    level: Tensor
+    filters: Tensor
+    decode_ijk: Tensor
+    sample_qi: Tensor
+    sample_xl: Tensor
+    to_rgb: Tensor
+    to_ycc: Tensor
+    shift_c: Tensor
+
+    def __init__(self, codec: BlockCodec) -> None:
+        super().__init__()
+        self.size, self.ratio, self.channels = codec.size, codec.ratio, codec.channels
+        self.across, self._check = 3 * self.ratio, codec.check
+        tables = row_tables(codec)
+        ycbcr = torch.tensor(YCBCR, dtype=torch.float64)
+        to_rgb = torch.linalg.inv(ycbcr) / 255.0
+        place = torch.arange(self.channels)
+        for name, value in {
+            "columns": tables.columns.permute(0, 2, 1).flatten(1),
+            # From pixels in [-1, 1]; Y has an offset.
+            "from_rgb": ycbcr * 127.5,
+            "level": torch.tensor([[127.5 - LEVEL_SHIFT], [0.0], [0.0]]),
+            "filters": _of_steps(tables.filters.view(self.size, AROUND, -1)),
+            "decode_ijk": tables.decode,
+            "sample_qi": tables.sample,
+            "sample_xl": tables.sample.T.repeat(1, 3),
+            # Summed over q on the way.
+            "to_rgb": to_rgb.T.repeat_interleave(self.ratio, 0),
+            "to_ycc": torch.eye(3).repeat_interleave(self.ratio, 0),
+            "shift_c": to_rgb[:, 0] * LEVEL_SHIFT,
+        }.items():
+            self.register_buffer(name, value.float().contiguous(), persistent=False)
+        self.place_p = place // self.ratio % self.ratio
+        self.place_l = place // self.ratio**2 * self.ratio + place % self.ratio
+
+    def lines(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Lines:
+        """The transform along rows.
+
+        Args:
+            images: (B, 3, N, N) in [-1, 1], RGB, without a gradient.
+            dtype: of what convolutions read.
+
+        Raises:
+            MinusfaceError: another shape.
+        """
+        self._check(images, 3, "crops")
+        batch, size = len(images), self.size
+        with torch.autocast(images.device.type, enabled=False), torch.no_grad():
+            colours = torch.matmul(self.from_rgb, images.flatten(2)) + self.level
+            moved = torch.matmul(colours.view(-1, size), self.columns)
+            wide = empty_large((size + 4, batch, size, self.across), torch.float32)
+            wide[:2], wide[-2:] = 0, 0
+            # (b, c, i), (x, v) -> i, b, x, (c, v)
+            turned = moved.view(batch, 3, size, size, self.ratio).permute(2, 0, 3, 1, 4)
+            wide[2:-2].view(turned.shape).copy_(turned)
+            # Differences are made before they are rounded: most channels are little else.
+            steps = empty_large((size + 3, *wide.shape[1:]), dtype)
+            torch.sub(wide[1:], wide[:-1], out=steps)
+            return Lines(wide, wide[2:-2].to(dtype), steps)
+
+    def convolve(self, lines: Lines, conv: nn.Conv2d) -> Tensor:
+        """A 3x3 convolution, padding 1, stride 1 or 2, of the features; with gradients for its filters.
+
+        Returns:
+            (B, O, N/stride, N/stride) in the type of the narrow lines, channels innermost.
+        """
+        stride, outside = conv.stride[0], conv.weight.shape[0]
+        dtype = lines.narrow.dtype
+        with torch.autocast(lines.wide.device.type, enabled=False):
+            shape = (outside, 3, self.ratio, self.ratio, 3, 3)
+            filters = conv.weight.float().view(shape).permute(4, 2, 1, 3, 5, 0)
+            rows = self.filters[::stride].flatten(0, 1)
+            matrices = torch.matmul(rows, filters.reshape(3 * self.ratio, -1)).to(dtype)
+            matrices = matrices.view(-1, AROUND, self.across, 3, outside)
+            response: Tensor = _RowConvolution.apply(  # type: ignore[no-untyped-call]
+                lines.narrow, lines.steps, matrices, conv.bias, stride
+            )
+        return response.permute(0, 3, 1, 2)
+
+    def protected(self, lines: Lines, hidden: Tensor, last: nn.Conv2d, orders: Tensor) -> Tensor:
+        """Residues shuffled and decoded, ``last`` the 1x1 convolution that ends the generator.
+
+        Args:
+            lines: of B crops.
+            hidden: (B, M, N, N), what enters ``last``; best with channels innermost.
+            last: with a bias.
+            orders: (B, n, F) permutations.
+
+        Returns:
+            X_p (B, 3n, N, N) in [0, 1], RGB, float32; without a gradient.
+        """
+        assert last.bias is not None
+        with torch.autocast(hidden.device.type, enabled=False), torch.no_grad():
+            map_fm = torch.cat([last.weight.flatten(1), last.bias[:, None]], 1).float()
+            images = self._weigh(lines, orders, self.to_rgb, (hidden, -map_fm))
+            images.add_(self.shift_c.repeat(orders.shape[1])).clamp_(0.0, 1.0)
+        size, channels = self.size, images.shape[2]
+        return images.transpose(1, 2).reshape(-1, channels, size, size)
+
+    def weigh(self, lines: Lines, order: Tensor) -> Tensor:
+        """As the codec's: the features under one permutation (B, F) each -> shifted YCbCr (B, 3, N*N)."""
+        with torch.autocast(lines.wide.device.type, enabled=False), torch.no_grad():
+            return self._weigh(lines, order[:, None], self.to_ycc).transpose(1, 2).contiguous()
+
+    def _weigh(
+        self,
+        lines: Lines,
+        orders: Tensor,
+        colours: Tensor,
+        made: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Shuffled, transformed back along columns and rows, to colours: (B, N*N, 3n).
+
+        ``made``: what a 1x1 convolution adds to the features, as its input and (F, M + 1) its map.
+        """
+        size, copies, near = self.size, orders.shape[1], NEAR * self.across
+        map_fm = None if made is None else made[1]
+        out = colours.new_empty(len(orders), size * size, 3 * copies)
+        weigh = torch.kron(torch.eye(copies), colours)
+        around = colours.new_empty(size, size, near + (0 if map_fm is None else map_fm.shape[1]))
+        if map_fm is not None:
+            around[..., -1] = 1.0
+        # All copies of an image, image by image, so that what lies between stays in the cache.
+        for image, orders_nf in enumerate(orders):
+            for row in range(NEAR):
+                part = around[..., row * self.across : (row + 1) * self.across]
+                part.copy_(lines.wide[1 + row : 1 + row + size, image])
+            matrices = self._kept(orders_nf).flatten(1, 2)
+            if made is not None and map_fm is not None:
+                around[..., near:-1].copy_(made[0][image].permute(1, 2, 0))
+                matrices = torch.cat([matrices, self._made(orders_nf, map_fm)], 1)
+            residue = torch.bmm(around, matrices)
+            residue.mul_(self.sample_xl.repeat(1, copies))
+            torch.mm(residue.flatten(0, 1), weigh, out=out[image])
+        return out
+
+    def _made(self, orders_nf: Tensor, map_fm: Tensor) -> Tensor:
+        """A map to features, shuffled and transformed back along columns: (i, m, (n, c, q))."""
+        ratio, copies = self.ratio, len(orders_nf)
+        # n, (c, p, q), m -> p, (m, n, c, q)
+        picked = map_fm.index_select(0, orders_nf.flatten())
+        picked = picked.view(copies, 3, ratio, ratio, -1).permute(2, 4, 0, 1, 3)
+        made = torch.matmul(self.sample_qi.T, picked.reshape(ratio, -1))
+        return made.view(self.size, -1, copies * self.across)
+
+    def _kept(self, orders_nf: Tensor) -> Tensor:
+        """What of the lines goes where under permutations: (i, j, (C, v), (n, c, q))."""
+        ratio, copies, wide = self.ratio, len(orders_nf), len(orders_nf) * self.across
+        # Channel (c, p, q) is taken from channel (C, u, v).
+        source_nl = orders_nf // ratio**2 * ratio + orders_nf % ratio
+        target_nl = torch.arange(copies)[:, None] * self.across + self.place_l
+        picks = self.decode_ijk.new_zeros(ratio * ratio, self.across * wide)
+        picks[self.place_p * ratio + orders_nf // ratio % ratio, source_nl * wide + target_nl] = 1
+        return torch.mm(self.decode_ijk, picks).view(self.size, NEAR, self.across, wide)
+
+
+def _of_steps(weights: Tensor) -> Tensor:
+    """Weights (i, j, ...) of five rows, as such of the middle one and the four steps between them.
+
+    A row above is the middle one less steps, a row below is it and steps. What answers to differences
+    only, as most channels do, no longer hangs on the last digits of large numbers.
+    """
+    one, two, three, four, five = weights.double().unbind(1)
+    whole = one + two + three + four + five
+    return torch.stack([whole, -one, -(one + two), four + five, five], 1)
+
+
+class _RowConvolution(torch.autograd.Function):
+    """A convolution as five products a row, (B, N/s, N/s, O); only filters have gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, lines: Tensor, steps: Tensor, matrices: Tensor, bias: Tensor | None, stride: int
+    ) -> Tensor:
+        # lines (N, B, N, L), steps (N + 3, B, N, L), matrices (N/s, AROUND, L, 3, O)
+        ctx.save_for_backward(lines, steps, matrices)
+        ctx.stride, ctx.biased = stride, bias is not None
+        parts: list[Tensor] = []
+        for phase, taps in _phases(stride):
+            rows = _rows(lines, steps, phase, stride)
+            filters = matrices[:, :, :, _of(taps)].flatten(3)
+            # The row itself last: its response is the largest, and rounds what was there before.
+            out = torch.bmm(rows[-1], filters[:, -1])
+            for j in reversed(range(AROUND - 1)):
+                out.baddbmm_(rows[j], filters[:, j])
+            height, outside = len(matrices), matrices.shape[-1]
+            shape = (height, lines.shape[1], height, len(taps), outside)
+            parts.extend(out.view(shape).unbind(3))
+        before, at, after = parts if stride == 1 else (parts[1], parts[0], parts[2])
+        sums = at.clone() if bias is None else at + bias.to(at.dtype)
+        sums[:, :, 1:] += before[:, :, :-1]
+        if stride == 1:
+            sums[:, :, :-1] += after[:, :, 1:]
+        else:
+            sums += after
+        return sums.transpose(0, 1).contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor, Tensor | None, None]:
+        lines, steps, matrices = ctx.saved_tensors
+        stride = ctx.stride
+        grad = grads[0].transpose(0, 1).to(lines.dtype).contiguous()
+        height, batch, width, outside = grad.shape
+        into = matrices.new_empty(matrices.shape)
+        for phase, taps in _phases(stride):
+            spread = grad.new_zeros(height, batch, width, len(taps), outside)
+            for place, tap in enumerate(taps):
+                shift = (tap - 1 - phase) // stride
+                if shift < 0:
+                    spread[:, :, :-1, place] = grad[:, :, 1:]
+                elif shift > 0:
+                    spread[:, :, 1:, place] = grad[:, :, :-1]
+                else:
+                    spread[:, :, :, place] = grad
+            rows = _rows(lines, steps, phase, stride)
+            wide = spread.view(height, batch * width, -1)
+            for j in range(AROUND):
+                part = torch.bmm(rows[j].transpose(1, 2), wide)
+                into[:, j, :, _of(taps)] = part.view(height, -1, len(taps), outside)
+        bias = grads[0].sum((0, 1, 2), dtype=torch.float32) if ctx.biased else None
+        return None, None, into, bias, None
+
+
+def _phases(stride: int) -> list[tuple[int, range]]:
+    """Which columns (modulo the stride) meet which taps."""
+    return [(0, range(3))] if stride == 1 else [(0, range(1, 2)), (1, range(0, 3, 2))]
+
+
+def _of(taps: range) -> slice:
+    return slice(taps.start, taps.stop, taps.step)
+
+
+def _rows(lines: Tensor, steps: Tensor, phase: int, stride: int) -> list[Tensor]:
+    """At every stride-th row and column, the row and the steps around it: AROUND of (N/s, B * N/s, L)."""
+    size, batch, _, across = lines.shape
+    parts = [lines, *(steps[j : j + size] for j in range(AROUND - 1))]
+    shape = (size // stride, batch * size // stride, stride, across)
+    return [part[::stride].view(shape)[:, :, phase] for part in parts]
