@@ -1,14 +1,15 @@
 """A training step of each stage against the literal pipeline: time and peak memory.
 
     python benchmarks/train_step.py [--batch 32] [--threads 2] [--width 64] [--backbone ir_18]
-        [--views 3] [--repeats 3] [--device cpu] [--json FILE]
+        [--views 3] [--repeats 3] [--device cpu] [--compile] [--json FILE]
 
 Each variant runs in a process of its own, in turn, so that peak memory is its own:
 
 - ``literal``: float32, upsampled images, the shuffle sample by sample, a generator pass a view, the C
   library's allocator as it comes: what the reference implementation does;
 - ``float32``, ``bfloat16``: the package, with the settings of ``minusface train``;
-- ``recompute``: bfloat16 with ``recompute: true``.
+- ``recompute``: bfloat16 with ``recompute: true``;
+- ``compiled``, if asked for: bfloat16 with ``compile: true``, minutes before its first step.
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ def build_step(stage: str, variant: str, options: argparse.Namespace) -> Callabl
     task, optimizer, faces, random, views = build_training(
         stage, options, recompute=variant == "recompute", inner=variant != "literal"
     )
+    if variant == "compiled":
+        from minusface.train.compiled import compile_recognizer
+
+        compile_recognizer(task.recognizer, torch.device(options.device))
     protector, head = task.protector, task.identity.head
     assert protector is not None
     assert head is not None
@@ -157,6 +162,7 @@ def in_own_process(stage: str, variant: str, argv: list[str]) -> dict[str, float
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     add_options(parser, batch=32, width=64, backbone="ir_18")
+    parser.add_argument("--compile", action="store_true", help="measure compile: true as well")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.one:
@@ -167,16 +173,17 @@ def main(argv: list[str]) -> None:
     table: dict[str, Any] = {
         "options": {k: v for k, v in vars(options).items() if k not in ("json", "one")}
     }
+    variants = (*VARIANTS, "compiled") if options.compile else VARIANTS
     print(f"{'':<22}{'ms/image':>10}{'ratio':>8}{'step MiB':>10}{'of literal':>12}")
     for stage in STAGES:
-        table[stage] = {v: in_own_process(stage, v, argv) for v in VARIANTS}
+        table[stage] = {v: in_own_process(stage, v, argv) for v in variants}
         literal = table[stage]["literal"]
         for variant, row in table[stage].items():
             row["ms_per_image"] = row["seconds"] * 1000 / options.batch
             row["ratio"] = literal["seconds"] / row["seconds"]
             row["memory_fraction"] = row["step_mib"] / literal["step_mib"]
             print(
-                f"{stage + ' ' + variant:<22}{row['ms_per_image']:>10.0f}{row['ratio']:>7.1f}x"
+                f"{stage + ' ' + variant:<22}{row['ms_per_image']:>10.1f}{row['ratio']:>7.1f}x"
                 f"{row['step_mib']:>10.0f}{row['memory_fraction']:>12.2f}"
             )
         least = table[stage]["floor"] = in_own_process(stage, "floor", argv)

@@ -15,6 +15,7 @@ from minusface.errors import MinusfaceError
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 DEFAULT = sorted((ROOT / "configs" / "default").glob("*.yaml"))
+TRIALS = sorted((ROOT / "configs" / "trials").glob("*.yaml"))
 LITE = [f"{task}_{net}_lfw" for task in ("plain", "stage1", "stage2")
         for net in ("mobilefacenet", "irlite")]  # fmt: skip
 PAPER = [f"{task}_{net}" for task in ("plain", "stage1", "stage2")
@@ -41,6 +42,15 @@ def test_the_default_weights_are_made_by(path: Path) -> None:
     config = read_config(path)
     task = {"before": "stage1"}.get(path.stem, path.stem)
     assert (config.out, config.task) == (f"runs/default/{path.stem}", task)
+    made = {f"runs/default/{other.stem}" for other in DEFAULT}
+    assert {config.start.generator, config.start.recognizer} <= made | {None}
+    assert useless(config) == []
+
+
+@pytest.mark.parametrize("path", TRIALS, ids=lambda p: p.stem)
+def test_trials_go_on_from_the_default_weights_stages(path: Path) -> None:
+    config = read_config(path)
+    assert (config.out, config.task) == (f"runs/trials/{path.stem}", "stage2")
     made = {f"runs/default/{other.stem}" for other in DEFAULT}
     assert {config.start.generator, config.start.recognizer} <= made | {None}
     assert useless(config) == []
