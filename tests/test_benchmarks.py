@@ -22,6 +22,7 @@ TINY_STEP = "--batch 2 --threads 1 --width 2 --size 16 --views 2 --repeats 1 --b
 TINY = {
     "codec": "--batch 1 --size 16 --ratio 2 --repeats 1 --threads 1",
     "step_floor": TINY_STEP,
+    "features": TINY_STEP,
     "train_step stage1": f"{TINY_STEP} --one stage1/literal",
     "train_step stage2": f"{TINY_STEP} --one stage2/bfloat16",
     "train_step floor": f"{TINY_STEP} --one stage2/floor",
