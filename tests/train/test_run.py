@@ -140,6 +140,18 @@ def test_resume_equals_unbroken(people: Path, tmp_path: Path, stage_one: Path, n
             assert torch.equal(ours[key], theirs[key]), key
 
 
+def test_resumed_log_tells_of_each_step_once(people: Path, tmp_path: Path) -> None:
+    config = settings(people, tmp_path / "run", task="plain")
+    train(config, report=stop_at(4))
+    # What a process that was killed at step six would have left, in the middle of a line.
+    with open(tmp_path / "run" / "log.jsonl", "a", encoding="utf-8") as log:
+        log.write('{"step": 5, "losses": {"total": 1.0}}\n{"step": 6, "los')
+    assert train(config, resume=True).step == 6
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").open()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert lines[4]["losses"] != {"total": 1.0}
+
+
 def test_stage_two_keeps_stage_ones_generator(
     people: Path, tmp_path: Path, stage_one: Path
 ) -> None:

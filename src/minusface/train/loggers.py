@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+import math
 from pathlib import Path
 from typing import Any, Protocol
 
 from minusface.errors import MinusfaceError
+from minusface.files import write_atomically
 from minusface.train.plan import Progress
 
 
@@ -37,6 +39,24 @@ class JsonLines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    def rewind(self, step: int) -> None:
+        """Forget what came after a step: a run that goes on from it will tell of that again.
+
+        A line that was cut while it was written is forgotten, too.
+
+        Raises:
+            MinusfaceError: the file cannot be read or written.
+        """
+        try:
+            if not self.path.is_file():
+                return
+            lines = self.path.read_bytes().splitlines(keepends=True)
+            kept = [line for line in lines if _step_of(line) <= step]
+            if kept != lines:
+                write_atomically(self.path, b"".join(kept))
+        except OSError as error:
+            raise MinusfaceError(f"{self.path}: {error.strerror or error}") from error
 
     def step(self, progress: Progress) -> None:
         """Step, epoch, losses, rates and speed.
@@ -70,6 +90,14 @@ class JsonLines:
             raise MinusfaceError(
                 f"{self.path}: cannot write ({error.strerror or error})"
             ) from error
+
+
+def _step_of(line: bytes) -> float:
+    """The step that a line tells of; infinite for what is no line of a log."""
+    try:
+        return float(json.loads(line)["step"]) if line.endswith(b"\n") else math.inf
+    except (ValueError, TypeError, KeyError):
+        return math.inf
 
 
 class TensorBoard:

@@ -67,10 +67,13 @@ def fit(
             as it was), a full disk, nothing to resume.
     """
     first, together = collectives.rank() == 0, collectives.size() > 1
-    told = [JsonLines(config.out / "log.jsonl"), *loggers] if first else []
+    lines = JsonLines(config.out / "log.jsonl")
+    told = [lines, *loggers] if first else []
     run = Run(task, config, card, told)
     if resume:
         run.restore()
+        if first:
+            lines.rewind(run.step)
     stop = DeferredInterrupt(raises=not together)
     nothing: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
     in_all, in_step = (stop, nothing) if together else (nothing, stop)
