@@ -9,7 +9,7 @@ make --no-print-directory setup
 minusface=".venv/bin/minusface"
 faces="../shared/faces/lfw-112x112"
 protocol="../shared/faces/lfw-protocol"
-for task in plain before stage1 stage2; do
+for task in plain stage1 stage2; do
   run="runs/default/$task"
   resume=()
   if [ -f "$run/last/card.json" ]; then resume=(--resume); fi

@@ -40,18 +40,17 @@ def test_it_parses_and_means_what_its_name_says(path: Path) -> None:
 @pytest.mark.parametrize("path", DEFAULT, ids=lambda p: p.stem)
 def test_the_default_weights_are_made_by(path: Path) -> None:
     config = read_config(path)
-    task = {"before": "stage1"}.get(path.stem, path.stem)
-    assert (config.out, config.task) == (f"runs/default/{path.stem}", task)
+    assert (config.out, config.task) == (f"runs/default/{path.stem}", path.stem)
     made = {f"runs/default/{other.stem}" for other in DEFAULT}
     assert {config.start.generator, config.start.recognizer} <= made | {None}
     assert useless(config) == []
 
 
 @pytest.mark.parametrize("path", TRIALS, ids=lambda p: p.stem)
-def test_trials_go_on_from_the_default_weights_stages(path: Path) -> None:
+def test_trials_go_on_from_what_other_configs_make(path: Path) -> None:
     config = read_config(path)
-    assert (config.out, config.task) == (f"runs/trials/{path.stem}", "stage2")
-    made = {f"runs/default/{other.stem}" for other in DEFAULT}
+    assert (config.out, config.task) == (f"runs/trials/{path.stem}", path.stem.split("_")[0])
+    made = {f"runs/{other.parent.name}/{other.stem}" for other in [*DEFAULT, *TRIALS]}
     assert {config.start.generator, config.start.recognizer} <= made | {None}
     assert useless(config) == []
 

@@ -65,6 +65,8 @@ class BlockCodec(nn.Module):
     pixel_weight_kn: Tensor
     to_ycc: Tensor
     to_rgb: Tensor
+    level_k11: Tensor
+    level_c1: Tensor
 
     def __init__(self, basis_ss: Tensor, size: int) -> None:
         super().__init__()
@@ -88,6 +90,9 @@ class BlockCodec(nn.Module):
             "pixel_weight_kn": pixel_uvpq.reshape(ratio * ratio, size * size).float(),
             "to_ycc": (ycbcr * 127.5).float(),
             "to_rgb": (torch.linalg.inv(ycbcr) / 255.0).float(),
+            # Made here: a GPU would have to wait for a constant made in each call.
+            "level_k11": torch.tensor([127.5 - LEVEL_SHIFT, 0.0, 0.0]).view(3, 1, 1),
+            "level_c1": torch.tensor([LEVEL_SHIFT, 0.0, 0.0]).view(3, 1),
         }.items():
             self.register_buffer(name, value.contiguous(), persistent=False)
 
@@ -165,9 +170,8 @@ class BlockCodec(nn.Module):
 
     def to_pixels(self, ycc_bcn: Tensor, clamp: bool = True) -> Tensor:
         """Shifted YCbCr (B, 3, N*N) to RGB (B, 3, N, N), held in [0, 1] if asked."""
-        shift_c = ycc_bcn.new_tensor([LEVEL_SHIFT, 0.0, 0.0])
         with torch.autocast(ycc_bcn.device.type, enabled=False):
-            rgb_bcn: Tensor = torch.einsum("kc,bcn->bkn", self.to_rgb, ycc_bcn + shift_c[:, None])
+            rgb_bcn: Tensor = torch.einsum("kc,bcn->bkn", self.to_rgb, ycc_bcn + self.level_c1)
         rgb_bcn = rgb_bcn.clamp(0, 1) if clamp else rgb_bcn
         return rgb_bcn.reshape(-1, 3, self.size, self.size)
 
@@ -177,8 +181,7 @@ class BlockCodec(nn.Module):
             # ((x + 1) / 2 * 255) in YCbCr; only Y has an offset, as 127.5 of each colour adds up to
             # 127.5 there and to nothing in Cb and Cr.
             ycc = torch.einsum("kc,bchw->bkhw", self.to_ycc, images.to(self.to_ycc.dtype))
-            shift = ycc.new_tensor([127.5 - LEVEL_SHIFT, 0.0, 0.0]).view(1, 3, 1, 1)
-            rows: Tensor = torch.matmul(self.rows_mn, ycc + shift)
+            rows: Tensor = torch.matmul(self.rows_mn, ycc + self.level_k11)
         return rows.reshape(-1, 3, self.ratio, self.size, self.size)
 
     def _transform_columns(self, rows: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ def _true_cosines(cos_all: Tensor, column: Tensor, own: Tensor) -> Tensor:
 def _cross_entropy(target: Tensor, others: Tensor, column: Tensor, own: Tensor) -> Tensor:
     """Mean of log(exp(target) + sum of exp(others), everywhere but in the true column) - target."""
     rows = torch.nonzero(own)[:, 0]
-    negatives = others.index_put((rows, column[rows]), others.new_tensor(-torch.inf))
+    negatives = others.index_put((rows, column[rows]), others.new_full((), -torch.inf))
     with torch.no_grad():
         least = target.detach()[:, None]
         most = collectives.max_over_processes(torch.cat([negatives.detach(), least], 1).amax(1))

@@ -83,10 +83,13 @@ class Run:
         return contextlib.nullcontext()
 
     def _check(self, losses: Mapping[str, Tensor], batch: Any) -> None:
-        for name, value in losses.items():
-            if not bool(torch.isfinite(value)):
-                raise self._stopped(f"loss {name} is {float(value.detach())}", batch)
-        total = float(losses["total"].detach())
+        # All at once: a GPU is waited for once a step.
+        found = torch.stack([value.detach().float() for value in losses.values()]).tolist()
+        values = dict(zip(losses, found, strict=True))
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise self._stopped(f"loss {name} is {value}", batch)
+        total = values["total"]
         if self.first_total is None:
             self.first_total = total
         if total > EXPLODED * max(self.first_total, 1.0):
