@@ -31,6 +31,7 @@ from minusface.memory import keep_freed_memory
 from minusface.protect import Protector
 from minusface.recognize import Recognizer
 from minusface.types import ProtectedImage
+from minusface.weights import resolve
 
 Call = Callable[[], object]
 
@@ -150,7 +151,8 @@ def main() -> None:
     least: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        path = options.checkpoint or str(untrained_checkpoint(out / "checkpoint"))
+        given = options.checkpoint
+        path = str(resolve(given) if given else untrained_checkpoint(out / "checkpoint"))
         export(path, out)
         crop, order = (t.numpy() for t in example(Protector.load(path), "client", options.batch))
         (protected,) = (

@@ -110,7 +110,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """Entry point of the installed command."""
-    sys.exit(main())
+    code = main()
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        # Torch keeps gloo's threads although their group is destroyed. If one of them lets go of a tensor
+        # while the interpreter is taken down, the process aborts, and torchrun starts all of them anew.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def usage() -> str:

@@ -7,7 +7,7 @@ import signal
 import sys
 from typing import Any
 
-from minusface.cli import main
+from minusface.cli import run
 
 # config.yaml, then five files a save: the second file of the second.
 FATAL = 1 + 5 + 1
@@ -22,4 +22,5 @@ if __name__ == "__main__":
             real(*paths)
 
         os.replace = replace_or_die  # type: ignore[assignment]
-    sys.exit(main(["train", sys.argv[1]]))
+    sys.argv[:] = ["minusface", "train", *sys.argv[1:]]
+    run()

@@ -18,7 +18,7 @@ from minusface.demo.record import Options
 from minusface.demo.training import Budget
 from minusface.protect import Protector
 from minusface.recognize import Recognizer
-from minusface.weights import packaged, resolve
+from minusface.weights import called, packaged, resolve
 
 SHARED = Path(__file__).parents[3] / "shared" / "faces"
 LARGEST = 12_000_000
@@ -28,6 +28,9 @@ def test_they_are_small_and_whole() -> None:
     assert packaged() == ["default"]
     folder = resolve("default")
     assert folder == resolve(None)
+    # Reports are passed on: they name no folder of the machine they were made on.
+    assert called(folder) == "default"
+    assert called(Path("runs/default")) == "runs/default"
     assert sum(path.stat().st_size for path in folder.iterdir()) <= LARGEST
     assert Protector.load().spec() == Protector.load("default").spec()
     assert Recognizer.load("default").kind == "protected"

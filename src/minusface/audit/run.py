@@ -38,6 +38,7 @@ from minusface.peers.catalogue import peers_of
 from minusface.peers.minusface import MinusFace
 from minusface.peers.variants import trained_besides, variants_of
 from minusface.recognize import Recognizer
+from minusface.weights import called
 
 JSON, HTML, TABLE = "report.json", "report.html", "table.md"
 Show = Callable[[float, str], None]
@@ -116,7 +117,7 @@ def run_audit(options: Options, show: Show = lambda part, note: None) -> Audit:
         jobs += attribute_jobs(bench, everybody, photos, where)
     findings = run_jobs(jobs, bench, _counting(bench, len(jobs), show))
     about = {
-        "checkpoint": str(options.checkpoint),
+        "checkpoint": called(options.checkpoint),
         "peers": ", ".join(peer.name for peer in peers) or "none",
         "commit": commit() or "not in a git repository",
     }

@@ -11,6 +11,7 @@ from minusface.checkpoint import load_card, versions
 from minusface.evaluate.embedders import load_embedder
 from minusface.evaluate.embedding import PairEmbedder
 from minusface.evaluate.onnx_embedder import OnnxEmbedder
+from minusface.weights import called
 
 
 @dataclass(frozen=True)
@@ -50,5 +51,5 @@ def load_model(
     # Files are named by their own hashes in the card.
     said = json.dumps([card.model, card.files, seed, eight_bits, versions()])
     sha = hashlib.sha256(said.encode()).hexdigest()
-    called = name or f"{path} ({card.task})"
-    return Model(called, found, found.draws_matter, found.recognizer.size, sha)
+    name = name or f"{called(Path(path))} ({card.task})"
+    return Model(name, found, found.draws_matter, found.recognizer.size, sha)

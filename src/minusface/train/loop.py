@@ -72,8 +72,9 @@ def fit(
     run = Run(task, config, card, told)
     if resume:
         run.restore()
-        if first:
-            lines.rewind(run.step)
+    if first:
+        # A run that was killed before its first save leaves lines, too.
+        lines.rewind(run.step)
     stop = DeferredInterrupt(raises=not together)
     nothing: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
     in_all, in_step = (stop, nothing) if together else (nothing, stop)

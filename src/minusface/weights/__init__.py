@@ -21,6 +21,11 @@ def packaged() -> list[str]:
     return sorted(card.parent.name for card in HERE.glob("*/card.json"))
 
 
+def called(folder: Path) -> str:
+    """What reports call a checkpoint: packaged weights go by name, wherever they are installed."""
+    return folder.name if folder.parent == HERE else str(folder)
+
+
 def resolve(name: str | None) -> Path:
     """A checkpoint folder from a name or path; nothing is ever downloaded.
 
