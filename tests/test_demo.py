@@ -249,6 +249,9 @@ def test_words_admit_what_is_not_good() -> None:
     told = " ".join(sentences(findings(0.89, contours=0.6, residue_levels=30.0)))
     assert "may be chance" in told
     assert "contours of the face show through" in told
+    assert "may be made out by eye" in told
+    little = " ".join(sentences(findings(0.89, contours=0.05)))
+    assert "few contours show through" in little
     assert "not blank" in told
     cut = Trained("stage2", 9.0, 5, 0.1, 10.0, cut_short=True)
     assert "stage2 was stopped before" in " ".join(sentences(findings(0.8, trained=[cut])))

@@ -82,7 +82,7 @@ def run(options: Options, console: Console, budget: Budget | None = None) -> Fin
             conclude(source, portrait, checkpoint, rows, measured, pictures),
             trained=trained,
             settings=how,
-            weights=str(packaged) if packaged else None,
+            weights=packaged.name if packaged else None,
             next_command=next_command(source, checkpoint, options),
             report=out / REPORT,
         )

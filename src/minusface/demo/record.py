@@ -17,6 +17,7 @@ import torch
 from minusface.checkpoint import load_card, versions
 from minusface.demo.source import Source
 from minusface.demo.training import Budget, quick_precision
+from minusface.weights import called
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def commit() -> str | None:
 
 def next_command(source: Source, checkpoint: Path, options: Options) -> str:
     """What to run after the demo."""
-    model = shlex.quote(str(checkpoint))
+    model = shlex.quote(called(checkpoint))
     if source.evaluate_options:
         return f"{program()} evaluate {model} {source.evaluate_options} --draws 5"
     photo = shlex.quote(options.photo) if options.photo else "PHOTO"
