@@ -85,8 +85,13 @@ class LossConfig:
     shuffled: float = 0.0
     """Weight of the recognition loss of a second recogniser, which sees protected images while the generator
     is trained: identity then survives the shuffle better (not in the paper; audit what it costs)."""
+    adversary: float = 0.0
+    """Weight, on the generator, of an attacker that learns beside it to rebuild the crop from its protected
+    image, and against which it works (not in the paper)."""
+    adversary_width: int = 16
+    """Width of the attacker's U-Net."""
     views: int = 2
-    """Permutations an image for that recogniser."""
+    """Permutations an image for that recogniser and that attacker."""
     sparsity: float = 0.0
     """Weight of the KL sparsity of the generator's bottleneck; 0 in the paper."""
     sparsity_target: float = 0.05

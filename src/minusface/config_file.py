@@ -108,10 +108,12 @@ def useless(config: TrainConfig) -> list[str]:
         reasons["head."] = "head.weight is 0"
     if config.distill.teacher is None:
         reasons["distill."] = "distill.teacher is not given"
-    if config.loss.shuffled == 0:
-        reasons["loss.views"] = "loss.shuffled is 0"
+    if config.loss.adversary == 0:
+        reasons["loss.adversary_width"] = "loss.adversary is 0"
+        if config.loss.shuffled == 0:
+            reasons["loss.views"] = "loss.shuffled and loss.adversary are 0"
     if config.task == "toy":
-        reasons["loss.shuffled"] = "task is toy"
+        reasons |= dict.fromkeys(("loss.shuffled", "loss.adversary"), "task is toy")
     if config.loss.sparsity == 0:
         reasons["loss.sparsity_target"] = "loss.sparsity is 0"
     if config.stage2.obfuscation != "mask":

@@ -9,7 +9,14 @@ from minusface.config import CodecConfig, GeneratorConfig
 from minusface.errors import MinusfaceError
 from minusface.peers import MinusFace
 from minusface.peers.base import Repeating, views_of
-from minusface.peers.variants import VARIANTS, rotated, signed, trained_besides, variants_of
+from minusface.peers.variants import (
+    VARIANTS,
+    rotated,
+    signed,
+    trained_besides,
+    unclamped,
+    variants_of,
+)
 from minusface.protect import Protector
 
 SIZE = 32
@@ -72,6 +79,32 @@ def test_eight_bits_have_256_levels(own: MinusFace) -> None:
     (variant,) = variants_of(own, ["8-bit"])
     levels = variant.protect(crops(), seed()) * 255
     assert torch.allclose(levels, levels.round(), atol=1e-4)
+
+
+def test_what_the_clamp_cuts_off_is_kept() -> None:
+    wide = MinusFace(Protector(CodecConfig("dct", SIZE, 8), GeneratorConfig(4)))
+    last = wide.protector.generator.project
+    assert last.bias is not None
+    with torch.no_grad():
+        # Residues so large that most pixels lie outside.
+        last.bias.copy_(torch.randn(192, generator=seed(2)) * 300)
+    cut = wide.protect(crops(), seed())
+    assert ((cut == 0) | (cut == 1)).float().mean() > 0.3
+    before = unclamped(wide.protector, wide.protector.residue(crops()), seed())
+    assert torch.allclose(before.clamp(0, 1), cut, atol=1e-5)
+    soft, stretched = (
+        variant.protect(crops(), seed())
+        for variant in variants_of(wide, ["soft-clamp", "rescaled"])
+    )
+    near = (before - 0.5).abs() < 1.5
+    undone = 0.5 + torch.atanh(soft * 2 - 1) / 2
+    assert torch.allclose(undone[near], before[near], atol=1e-3)
+    assert ((before[near] < 0) | (before[near] > 1)).any()
+    for image, source in zip(stretched, before, strict=True):
+        assert (float(image.min()), float(image.max())) == (0.0, 1.0)
+        line = torch.stack([image.flatten(), source.flatten()])
+        assert torch.corrcoef(line)[0, 1] > 0.9999
+        assert torch.allclose(image * 255, (image * 255).round(), atol=1e-4)
 
 
 def test_signs_and_rotations_keep_the_energy_and_hide_the_sign(own: MinusFace) -> None:

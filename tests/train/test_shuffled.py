@@ -1,13 +1,15 @@
-"""Stage 1 with a look ahead: what it computes, saves, and hands on to stage 2."""
+"""Stage 1 with a look ahead, and an attacker: what it computes, saves, and hands on to stage 2."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from minusface.checkpoint import load_part
 from minusface.config import (
     CodecConfig,
     DataConfig,
@@ -21,6 +23,7 @@ from minusface.config import (
 )
 from minusface.data import SyntheticFaces
 from minusface.protect import Protector, draw_permutation
+from minusface.recognize import standardize
 from minusface.train.build import build_task
 from minusface.train.losses import Faces
 from minusface.train.run import train
@@ -105,13 +108,66 @@ def test_a_run_goes_on_and_hands_both_recognisers_on(tmp_path: Path) -> None:
     start = StartConfig(generator=config.out, recognizer=config.out)
     stage2 = build_task(settings(task="stage2", loss=LossConfig(), start=start), PEOPLE, None)
     trained = task_of(settings(start=start))
+    assert trained.viewer is not None
     wanted = trained.viewer.state_dict()
     assert stage2.recognizer.state_dict().keys() == wanted.keys()
-    fresh = task_of(settings()).viewer.state_dict()
+    other = task_of(settings()).viewer
+    assert other is not None
+    fresh = other.state_dict()
     assert any(not torch.equal(fresh[k], v) for k, v in wanted.items())
     for name, tensor in stage2.recognizer.state_dict().items():
         assert torch.equal(tensor, wanted[name]), name
     assert Protector.load(config.out).codec.channels == 48
+
+
+AGAINST = LossConfig(alpha=0.0, beta=0.0, adversary=3.0, adversary_width=4, views=1)
+
+
+def test_the_generator_works_against_the_attacker() -> None:
+    """Both gradients of one step, against those of the attacker's loss taken plainly."""
+    task, faces = task_of(settings(loss=AGAINST)).train(), batch()
+    assert task.viewer is None
+    assert task.adversary is not None
+    assert task.protector is not None
+    generator, attacker = task.protector.generator, task.adversary.unet
+    losses = task(faces, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(losses["total"], losses["rebuilt"])
+    losses["total"].backward()
+    found = {name: p.grad for name, p in task.named_parameters() if p.grad is not None}
+    task.zero_grad(set_to_none=True)
+
+    order = draw_permutation(6, 48, torch.Generator().manual_seed(0))
+    protected = task.look_ahead(faces.crops, order[None])[-1]
+    rebuilt = attacker(standardize(protected)).regenerated
+    (rebuilt - faces.crops).abs().mean().backward()
+    for name, parameter in (*generator.named_parameters(), *attacker.named_parameters()):
+        assert parameter.grad is not None, name
+    for name, parameter in task.named_parameters():
+        if parameter.grad is None or name not in found:
+            continue
+        sign = -3.0 if "generator" in name else 1.0
+        torch.testing.assert_close(found[name], parameter.grad * sign, rtol=1e-4, atol=1e-7)
+    assert sum("generator" in name for name in found) > 20
+    assert sum("adversary" in name for name in found) > 20
+
+
+def test_the_attacker_has_the_recognisers_rate_and_is_no_part_of_the_model(tmp_path: Path) -> None:
+    config = settings(loss=replace(AGAINST, beta=1.0), out=str(tmp_path / "one"))
+    whole = train(config)
+    half = replace(config, out=str(tmp_path / "two"), epochs=0.5)
+    train(half)
+    train(replace(half, epochs=1), resume=True)
+    logs = [
+        [json.loads(line) for line in (tmp_path / name / "log.jsonl").open()]
+        for name in ("one", "two")
+    ]
+    assert whole.step == len(logs[0]) == len(logs[1])
+    assert [line["losses"] for line in logs[0]] == [line["losses"] for line in logs[1]]
+    rates = logs[0][-1]["lr"]
+    assert rates["adversary"] == rates["recognizer"] == 2 * rates["generator"]
+    assert load_part(config.out, prefix="adversary.") == {}
+    assert load_part(config.out, prefix="generator.") != {}
+    assert logs[0][-1]["losses"]["rebuilt"] > 0
 
 
 def several(config: TrainConfig) -> None:
@@ -119,10 +175,12 @@ def several(config: TrainConfig) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_same_step(tmp_path: Path) -> None:
-    config = settings(freeze_batchnorm=True, epochs=0.34, optimizer=OptimizerConfig("sgd", lr=1e-6))
-    import json
-
+@pytest.mark.parametrize(
+    "loss", [LossConfig(shuffled=1.0), LossConfig(shuffled=1.0, adversary=1.0)]
+)
+def test_two_processes_make_the_same_step(tmp_path: Path, loss: LossConfig) -> None:
+    optimizer = OptimizerConfig("sgd", lr=1e-6)
+    config = settings(freeze_batchnorm=True, epochs=0.34, optimizer=optimizer, loss=loss)
     outs = [tmp_path / "one", tmp_path / "two"]
     train(replace(config, out=str(outs[0])))
     together(2, several, replace(config, out=str(outs[1])))

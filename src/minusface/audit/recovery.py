@@ -8,7 +8,7 @@ Legend: B batch, n images a crop, N side of a crop, F channels, I channels the n
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as nnf
@@ -22,6 +22,7 @@ from minusface.audit.replay import replay
 from minusface.errors import choice_error
 from minusface.peers.base import Views
 from minusface.protect import UNet
+from minusface.protect.generator import start_lively
 from minusface.recognize import standardize
 
 Variant = Literal["", "re-encoded", "permutation known", "residue"]
@@ -56,12 +57,7 @@ class RecoveryNet(nn.Module):
         super().__init__()
         self.unet = UNet(len(shift), width)
         self.unet.project = nn.Conv2d(width, len(mean), 1)
-        # Without norms torch's own initialisation fades over eighteen layers: hundreds of steps are lost.
-        for module in self.unet.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(cast(Tensor, module.bias))
-        nn.init.normal_(self.unet.project.weight, std=0.01)
+        start_lively(self.unet)
         for name, value in zip(
             ("mean", "reach", "shift", "scale"), (mean, reach, shift, scale), strict=True
         ):

@@ -41,7 +41,7 @@ def audit(
             hours, paper is the paper's attacker and wants a GPU.
         peers: protections beside the one under audit: all, none, or names with commas (see --list-peers).
         variants: the protector under audit changed in one place: all, none, or of mask, no-subtraction,
-            8-bit, signs, orthogonal, duplicate-2 and duplicate-4, with commas.
+            8-bit, rescaled, soft-clamp, signs, orthogonal, duplicate-2 and duplicate-4, with commas.
         beside: other trained protectors, as NAME=CHECKPOINT with commas: another codec, another width.
         people: a file of the people whose photos the attacker has; folders only.
         pairs: test pairs of other people in --data; without, a quarter of the people is held out.

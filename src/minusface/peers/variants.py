@@ -47,6 +47,24 @@ def signed(protector: Protector, residue: Tensor, random: torch.Generator) -> Te
     return shuffled(protector, residue * flips[:, :, None, None], random)
 
 
+def unclamped(protector: Protector, residue: Tensor, random: torch.Generator) -> Tensor:
+    """The method's, with what lies outside [0, 1] left there."""
+    order = draw_permutation(len(residue), protector.codec.channels, random)
+    return protector.codec.decode(residue, order.to(residue.device), clamp=False)
+
+
+def soft_clamped(protector: Protector, residue: Tensor, random: torch.Generator) -> Tensor:
+    """Bent smoothly into (0, 1) in the place of being cut off: of slope 1 at mid grey."""
+    return 0.5 + 0.5 * torch.tanh(2 * (unclamped(protector, residue, random) - 0.5))
+
+
+def rescaled(protector: Protector, residue: Tensor, random: torch.Generator) -> Tensor:
+    """Each image stretched to fill [0, 1], in 256 levels: nothing is cut off, less is rounded."""
+    images = unclamped(protector, residue, random)
+    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    return ((images - low) / (high - low).clamp_min(1e-6) * LEVELS).round() / LEVELS
+
+
 def rotated(protector: Protector, residue: Tensor, random: torch.Generator) -> Tensor:
     """A random orthogonal matrix in the place of a permutation."""
     channels = protector.codec.channels
@@ -64,6 +82,8 @@ OBFUSCATIONS: dict[str, Obfuscation] = {
     "8-bit": quantised,
     "signs": signed,
     "orthogonal": rotated,
+    "soft-clamp": soft_clamped,
+    "rescaled": rescaled,
 }
 DUPLICATES = {"duplicate-2": 2, "duplicate-4": 4}
 VARIANTS = (*OBFUSCATIONS, *DUPLICATES)

@@ -42,8 +42,11 @@ class Codec(Protocol):
         """(B, 3, N, N) in [-1, 1], RGB -> features (B, F, N, N)."""
         ...
 
-    def decode(self, features: Tensor, permutation: Tensor | None = None) -> Tensor:
-        """Features (B, F, N, N), shuffled if a permutation (B, F) is given -> (B, 3, N, N) in [0, 1]."""
+    def decode(
+        self, features: Tensor, permutation: Tensor | None = None, *, clamp: bool = True
+    ) -> Tensor:
+        """Features (B, F, N, N), shuffled if a permutation (B, F) is given -> (B, 3, N, N) in [0, 1], or
+        beyond it without the clamp."""
         ...
 
 
@@ -288,12 +291,15 @@ class RawCodec(nn.Module):
         """The images themselves, (B, 3, N, N) in [-1, 1]."""
         return images
 
-    def decode(self, features: Tensor, permutation: Tensor | None = None) -> Tensor:
-        """To [0, 1]; a permutation (B, 3) swaps colours."""
+    def decode(
+        self, features: Tensor, permutation: Tensor | None = None, *, clamp: bool = True
+    ) -> Tensor:
+        """To [0, 1], held there if asked; a permutation (B, 3) swaps colours."""
         if permutation is not None:
             rows = torch.arange(len(features), device=features.device)[:, None]
             features = features[rows, permutation]
-        return ((features + 1) / 2).clamp(0, 1)
+        pixels = (features + 1) / 2
+        return pixels.clamp(0, 1) if clamp else pixels
 
 
 def build_codec(config: CodecConfig) -> Codec:

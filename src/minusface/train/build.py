@@ -25,10 +25,11 @@ def build_task(config: TrainConfig, classes: Classes, teacher: Teacher | None) -
         MinusfaceError: settings that do not go together, or a start checkpoint of the wrong kind.
     """
     check_settings(config)
+    ahead = config.loss.shuffled > 0 or config.loss.adversary > 0
     simple: dict[str, Callable[[TrainConfig, Classes, Teacher | None], Task]] = {
         "plain": Plain,
         "toy": StageOne,
-        "stage1": ShuffledStageOne if config.loss.shuffled > 0 else StageOne,
+        "stage1": ShuffledStageOne if ahead else StageOne,
     }
     if config.task == "toy" and config.codec.name != "raw":
         raise MinusfaceError(

@@ -30,6 +30,8 @@ RANGES: dict[str, tuple[float, bool, float, bool]] = {
     "loss.alpha": (0, True, float("inf"), False),
     "loss.beta": (0, True, float("inf"), False),
     "loss.shuffled": (0, True, float("inf"), False),
+    "loss.adversary": (0, True, float("inf"), False),
+    "loss.adversary_width": (1, True, float("inf"), False),
     "loss.views": (1, True, float("inf"), False),
     "loss.sparsity": (0, True, float("inf"), False),
     "loss.sparsity_target": (0, False, 1, False),
