@@ -15,6 +15,13 @@ import pytest
 import torch
 from benchmarks.step_setup import STAGES, build_training
 
+from minusface.config import CodecConfig, GeneratorConfig, HeadConfig, LossConfig, TrainConfig
+from minusface.config import RecognizerConfig as Backbone
+from minusface.recognize import HEADS, DistillLoss, TeacherFile, build_head
+from minusface.recognize.sharded import sharded_loss
+from minusface.train.build import build_task
+from minusface.train.losses import Faces
+
 autocast, is_on, narrow = torch.autocast, torch.is_autocast_enabled, torch.get_autocast_dtype
 
 
@@ -43,6 +50,43 @@ def test_a_step_waits_for_no_value(stage: str, backbone: str) -> None:
     losses["total"].backward()
     trained = [weight for group in made.task.groups().values() for weight in group]
     assert all(weight.grad is not None for weight in trained)
+
+
+def meta(*shape: int) -> torch.Tensor:
+    return torch.zeros(shape, device="meta")
+
+
+@pytest.mark.parametrize(("shuffled", "adversary"), [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)])
+def test_nor_does_stage_one_with_others_beside_it(shuffled: float, adversary: float) -> None:
+    config = TrainConfig(
+        task="stage1",
+        codec=CodecConfig("dct", 112),
+        generator=GeneratorConfig(4),
+        recognizer=Backbone("mobilefacenet", 16, "standardized"),
+        loss=LossConfig(shuffled=shuffled, adversary=adversary, adversary_width=4),
+    )
+    task = build_task(config, 10, None).train().to("meta")
+    labels = torch.zeros(4, dtype=torch.long, device="meta")
+    faces = Faces(meta(4, 3, 112, 112), labels, [""] * 4, labels > 0)
+    task(faces, torch.Generator().manual_seed(0))["total"].backward()
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_nor_does_a_softmax_in_parts(head: Any) -> None:
+    made = build_head(HeadConfig(head), 8, 20).to("meta")
+    embeddings = meta(4, 8).requires_grad_()
+    sharded_loss(made, embeddings, torch.zeros(4, dtype=torch.long, device="meta")).backward()
+    assert embeddings.grad is not None
+
+
+def test_nor_does_distillation_from_a_file() -> None:
+    names = [f"{number}.jpg" for number in range(4)]
+    teacher = TeacherFile(names, torch.eye(4), torch.eye(4).flip(1), "a teacher")
+    mirrored = torch.zeros(4, dtype=torch.bool, device="meta")
+    targets = teacher.targets(names, meta(4, 3, 112, 112), mirrored)
+    embeddings = meta(4, 4).requires_grad_()
+    DistillLoss(4, teacher.size).to("meta")(embeddings, targets).total.backward()
+    assert embeddings.grad is not None
 
 
 def test_a_value_asked_for_would_fail() -> None:

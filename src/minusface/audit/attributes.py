@@ -81,7 +81,7 @@ class Attribute:
         pool = Pool(target, mine, 2, bench.seed, bench.device)
         shown = protect_all(target, held, seeded("attributes", bench.seed, self.name), bench.device)
         truth = torch.from_numpy(held.labels).float()
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(bench.seed)
             net = Classifier(3 * target.protection.images).to(bench.device)
         self.net = net

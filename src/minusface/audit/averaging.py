@@ -49,7 +49,7 @@ class Averaging:
         means = self.means(target, mine, "train")
         held = self.means(target, bench.scene.validation, "validation")
         wanted = (bench.scene.validation.crops() + 1) / 2
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(bench.seed)
             some = _inputs(held[:BATCH])
             scales = some.mean((0, 2, 3)), some.std((0, 2, 3)) + 1e-3

@@ -55,7 +55,7 @@ class Linkage:
         held = bench.validation(target)
         wanted = bench.ruler.embed_photos(bench.scene.validation)
         size = bench.scene.train.crops([0]).shape[-1]
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(bench.seed)
             config = RecognizerConfig(self.backbone, targets.shape[1], "standardized")
             student = Recognizer(config, 3 * target.protection.images, size, "protected")

@@ -159,7 +159,7 @@ class Recovery:
         mean, reach = mean_face(bench), torch.ones(3)
         if self.variant == "residue":
             mean, reach = wanted.mean(0), wanted.std((0, 2, 3)) + 1e-3
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(bench.seed)
             return RecoveryNet(bench.budget.width, mean, reach, shift, scale)
 

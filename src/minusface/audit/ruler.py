@@ -103,7 +103,7 @@ def train_ruler(
     if len(people) < 2:
         raise MinusfaceError("the attacker's photos show one person: give --recognizer FILE")
     number = {person: place for place, person in enumerate(people)}
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         recognizer = Recognizer(OWN, 3, size, "crop").to(device)
         head = build_head(HEAD, OWN.embedding_size, len(people)).to(device)

@@ -198,7 +198,7 @@ class Stolen:
         pool, device = bench.pool(target), bench.device
         held = target.templates(bench.validation(target).protected.to(device))
         wanted = ((bench.scene.validation.crops() + 1) / 2).to(device)
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(bench.seed)
             decoder = Decoder(held.shape[1], mean_face(bench), max(4, bench.budget.width))
         self.decoder = decoder.to(device)

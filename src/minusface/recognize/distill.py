@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from minusface.devices import sent
 from minusface.errors import MinusfaceError
 
 Float64 = npt.NDArray[np.float64]
@@ -107,8 +108,8 @@ class TeacherFile:
 
     def targets(self, keys: Sequence[str], crops: Tensor, flipped: Tensor) -> Tensor:
         """See :class:`Teacher`; only keys and mask matter."""
-        plain, mirrored = self.lookup(keys)
-        return torch.where(flipped.cpu()[:, None], mirrored, plain).to(crops.device)
+        plain, mirrored = (sent(rows, crops.device) for rows in self.lookup(keys))
+        return torch.where(sent(flipped, crops.device)[:, None], mirrored, plain)
 
 
 def _rows(rows: dict[str, int], keys: Sequence[str], where: str) -> npt.NDArray[np.int64]:
@@ -287,8 +288,13 @@ class DistillLoss(nn.Module):
         batch = len(student)
         if batch < 2:
             return student.sum() * 0.0
-        off = ~torch.eye(batch, dtype=torch.bool, device=student.device)
-        wanted = (teacher @ teacher.T)[off]
-        error = ((student @ student.T)[off] - wanted).square().mean()
+        wanted = _off_diagonal(teacher @ teacher.T)
+        error = (_off_diagonal(student @ student.T) - wanted).square().mean()
         # Random directions in D dimensions have mean square 1/D; a small batch may fall below.
         return error / wanted.square().mean().clamp_min(1.0 / self.teacher_size)
+
+
+def _off_diagonal(square: Tensor) -> Tensor:
+    """(B, B) to (B * (B - 1),), row by row; by place, as a mask would make a GPU's host wait."""
+    batch = len(square)
+    return square.flatten()[:-1].view(batch - 1, batch + 1)[:, 1:].flatten()

@@ -95,14 +95,22 @@ def _true_cosines(cos_all: Tensor, column: Tensor, own: Tensor) -> Tensor:
 
 def _cross_entropy(target: Tensor, others: Tensor, column: Tensor, own: Tensor) -> Tensor:
     """Mean of log(exp(target) + sum of exp(others), everywhere but in the true column) - target."""
-    rows = torch.nonzero(own)[:, 0]
-    negatives = others.index_put((rows, column[rows]), others.new_full((), -torch.inf))
+    negatives = _without_true(others, column, own)
     with torch.no_grad():
         least = target.detach()[:, None]
         most = collectives.max_over_processes(torch.cat([negatives.detach(), least], 1).amax(1))
     here = torch.exp(negatives - most[:, None]).sum(1)
     rest = collectives.sum_over_processes(here)
     return (torch.log(rest + torch.exp(target - most)) + most - target).mean()
+
+
+def _without_true(others: Tensor, column: Tensor, own: Tensor) -> Tensor:
+    """(B, c) with minus infinity for true classes; by place, as a mask would make a GPU's host wait."""
+    if others.shape[1] == 0:
+        return others
+    columns = column[:, None]
+    there = others.gather(1, columns)
+    return others.scatter(1, columns, torch.where(own[:, None], -torch.inf, there))
 
 
 def draw_kept(shard: range, rate: float, random: torch.Generator, device: torch.device) -> Tensor:

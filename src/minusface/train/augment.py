@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
+from minusface.devices import sent
 from minusface.share import Share
 
 
@@ -41,7 +42,7 @@ def augment(
     share = Share.whole(len(crops)) if share is None else share
     flipped = share.of(torch.rand(share.total, generator=random) < (0.5 if flip else 0.0))
     offsets = share.of(torch.randint(0, 2 * shift + 1, (2, share.total), generator=random).T)
-    flipped_here = flipped.to(crops.device)
+    flipped_here = sent(flipped, crops.device)
     crops = torch.where(flipped_here[:, None, None, None], crops.flip(-1), crops)
     if shift == 0:
         return crops, flipped_here

@@ -37,7 +37,7 @@ def build_task(config: TrainConfig, classes: Classes, teacher: Teacher | None) -
         )
     if config.task == "stage1" and config.codec.name == "raw":
         raise MinusfaceError("task stage1: codec.name raw is the toy case; expected dct or dwt")
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         if config.task == "stage2":
             task: Task = StageTwo(config, classes, teacher, _frozen_protector(config))

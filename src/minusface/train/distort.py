@@ -17,6 +17,7 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 from minusface.config import AugmentConfig
+from minusface.devices import sent
 from minusface.share import Share
 
 # The largest of each distortion; a draw is uniform up to it.
@@ -65,7 +66,7 @@ def distort(
         places = (picked.cumsum(0) - 1)[share.rows[here]]
         chosen = Share(places, int(picked.sum()))
         if chosen.total:
-            here = here.to(crops.device)
+            here = sent(here, crops.device)
             crops = crops.index_copy(0, here, step(crops[here], random, chosen))
     return crops
 

@@ -15,6 +15,7 @@ from minusface.config import TrainConfig, plain
 from minusface.data import FaceDataset, Loader
 from minusface.data.branches import BranchLoader, Joined
 from minusface.data.source import open_faces
+from minusface.devices import sent
 from minusface.errors import MinusfaceError
 from minusface.files import write_atomically
 from minusface.recognize import Teacher, TeacherFile, load_teacher
@@ -92,14 +93,14 @@ def batches(
                     step_seed(config.seed + AUGMENT_STREAM, step)
                 )
                 crops, flipped = augment(
-                    to_crops(batch.images.to(device)),
+                    to_crops(sent(batch.images, device)),
                     random,
                     flip=config.data.flip,
                     shift=config.data.shift,
                     share=share,
                 )
                 crops = distort(crops, random, config.data.augment, share)
-                faces = Faces(crops, batch.labels.to(device), batch.keys, flipped, share)
+                faces = Faces(crops, sent(batch.labels, device), batch.keys, flipped, share)
                 yield faces, loader.batch_size
                 step += 1
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from minusface import collectives
 from minusface.checkpoint import load_into
 from minusface.config import TrainConfig
+from minusface.devices import sent
 from minusface.protect import draw_permutation
 from minusface.protect.codec import BlockCodec
 from minusface.protect.difference import decode_difference
@@ -80,7 +81,7 @@ class ShuffledStageOne(StageOne):
 
         with sharing(faces.share):
             regenerated, embeddings, latent, seen, rebuilt = self.through(
-                looked, faces.crops, torch.stack(orders).to(faces.crops.device)
+                looked, faces.crops, sent(torch.stack(orders), faces.crops.device)
             )
         l1 = collectives.mean_over_processes(nnf.l1_loss(regenerated, faces.crops))
         losses = self.identity(embeddings, faces, random)

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from minusface import collectives
 from minusface.checkpoint import load_into
 from minusface.config import TrainConfig
+from minusface.devices import sent
 from minusface.protect import Protector, draw_mask, draw_permutation
 from minusface.protect.codec import BlockCodec
 from minusface.recognize import Recognizer, Teacher
@@ -242,7 +243,7 @@ class StageTwo(Task):
             else:
                 drawn = draw_permutation(total, channels, random)
             orders.append(share.of(drawn))
-        orders_bnf = torch.stack(orders, dim=1).to(crops.device)
+        orders_bnf = sent(torch.stack(orders, dim=1), crops.device)
         images = self.protector.under(crops, orders_bnf).float()
         shape = (len(crops), settings.permutations, -1, *crops.shape[2:])
         return images.view(shape).transpose(0, 1).flatten(0, 1)
