@@ -27,6 +27,7 @@ SIZE = 32
 FIT = Fit(steps=80, batch_size=16, lr=4e-3, validate_every=40)
 TINY = Budget(
     name="tiny",
+    thorough=True,
     train_images=240,
     validation_images=24,
     pairs=80,

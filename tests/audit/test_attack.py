@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from minusface.audit.access import Access, Target
 from minusface.audit.attack import Fit, Trained, fit_attacker
+from minusface.audit.budget import budget_of
 from minusface.errors import MinusfaceError
 from minusface.peers.base import Unprotected
 
@@ -93,3 +94,33 @@ def test_access_is_declared_and_refused() -> None:
         target.admit("known permutation", Access.QUERY | Access.PERMUTATIONS)
     with pytest.raises(MinusfaceError, match="holds the recogniser"):
         target.admit("templates", Access.RECOGNIZER)
+
+
+def test_a_budget_made_longer_says_so_and_judges_as_before() -> None:
+    small, more = budget_of("small"), budget_of("small", 6, 2048)
+    assert more.name == "small, 6 times as long, 2048 photos"
+    assert more.train_images == 2048
+    for kind in ("recovery", "averaging", "linkage", "attributes", "decoder"):
+        before, after = getattr(small, kind), getattr(more, kind)
+        assert after.steps == 6 * before.steps
+        assert after.steps / after.validate_every == before.steps / before.validate_every
+        assert after.batch_size == before.batch_size
+    assert (more.ruler, more.pairs, more.width) == (small.ruler, small.pairs, small.width)
+    assert budget_of("small", 1, None) == small
+    assert budget_of("small", 0.5).recovery.steps == small.recovery.steps // 2
+
+
+@pytest.mark.parametrize(
+    ("name", "longer", "photos", "said"),
+    [
+        ("tiny", 1.0, None, "budget"),
+        ("small", 0.0, None, "--longer 0: expected"),
+        ("small", float("nan"), None, "--longer nan: expected"),
+        ("small", 1.0, 0, "--photos 0: expected"),
+    ],
+)
+def test_what_is_no_budget_is_refused(
+    name: str, longer: float, photos: int | None, said: str
+) -> None:
+    with pytest.raises(MinusfaceError, match=said):
+        budget_of(name, longer, photos)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from minusface.audit.attack import Fit
-from minusface.errors import choice_error
+from minusface.errors import MinusfaceError, choice_error
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,13 @@ class Budget:
     attribute_images: int = 320
     attributes: Fit = field(default_factory=lambda: Fit(steps=200, validate_every=25))
     decoder: Fit = field(default_factory=lambda: Fit(steps=240, validate_every=40))
+    thorough: bool = False
+    """Recovery also from re-encoded images, and of the residue."""
 
 
 MEDIUM = Budget(
     name="medium",
+    thorough=True,
     train_images=9000,
     validation_images=256,
     pairs=1000,
@@ -70,6 +74,7 @@ MEDIUM = Budget(
 
 PAPER = Budget(
     name="paper",
+    thorough=True,
     train_images=None,
     validation_images=1000,
     pairs=6000,
@@ -95,12 +100,39 @@ PAPER = Budget(
 BUDGETS = {budget.name: budget for budget in (Budget(), MEDIUM, PAPER)}
 
 
-def budget_of(name: str) -> Budget:
-    """A budget by name.
+# What `longer` stretches: attackers, not the recogniser that judges them.
+ATTACKERS = ("recovery", "averaging", "linkage", "attributes", "decoder")
+
+
+def budget_of(name: str, longer: float = 1.0, photos: int | None = None) -> Budget:
+    """A budget by name, or one made of it.
+
+    Args:
+        name: small, medium or paper.
+        longer: times its steps, for every attacker that learns; they look at their validation split as often.
+        photos: the attacker's, in the place of the budget's own.
 
     Raises:
-        MinusfaceError: an unknown name.
+        MinusfaceError: an unknown name, or a number that makes no budget.
     """
     if name not in BUDGETS:
         raise choice_error("budget", name, BUDGETS)
-    return BUDGETS[name]
+    if not 0 < longer < float("inf"):
+        raise MinusfaceError(f"--longer {longer:g}: expected a number above 0")
+    if photos is not None and photos < 1:
+        raise MinusfaceError(f"--photos {photos}: expected 1 or more")
+    budget = BUDGETS[name]
+    if longer != 1:
+        fits: dict[str, Any] = {
+            kind: _stretched(getattr(budget, kind), longer) for kind in ATTACKERS
+        }
+        budget = replace(budget, name=f"{budget.name}, {longer:g} times as long", **fits)
+    if photos is not None:
+        budget = replace(budget, name=f"{budget.name}, {photos} photos", train_images=photos)
+    return budget
+
+
+def _stretched(fit: Fit, by: float) -> Fit:
+    """Of so many times the steps."""
+    every = max(1, round(fit.validate_every * by))
+    return replace(fit, steps=max(1, round(fit.steps * by)), validate_every=every)

@@ -186,7 +186,7 @@ def _inside(bench: Bench, main: Target, own: MinusFace) -> list[Job]:
     fixed = Target(own.choosing("fixed", FIXED))
     other = Target(own.choosing("fixed", OTHER))
     variants: tuple[recovery.Variant, ...] = ("permutation known",)
-    if bench.budget.name != "small":
+    if bench.budget.thorough:
         variants += ("re-encoded",)
     jobs = [
         Job(
@@ -202,7 +202,7 @@ def _inside(bench: Bench, main: Target, own: MinusFace) -> list[Job]:
             "recovery", "fixed permutation", fixed, partial(recovery.run_fixed, bench, fixed, other)
         )
     )
-    if bench.budget.name != "small":
+    if bench.budget.thorough:
         jobs.append(
             Job(
                 "recovery",

@@ -11,6 +11,8 @@ def audit(
     data: str = "",
     out: str = "runs/audit",
     budget: Literal["small", "medium", "paper"] = "small",
+    longer: float = 1.0,
+    photos: int | None = None,
     peers: str = "pixelation,blur",
     variants: str = "none",
     beside: str = "",
@@ -39,6 +41,8 @@ def audit(
         out: folder of the report.
         budget: what every attacker gets; small ends in about a quarter of an hour on two cores, medium is for
             hours, paper is the paper's attacker and wants a GPU.
+        longer: times the budget's steps, for every attacker that learns: does more learning find more?
+        photos: how many the attacker has, in the place of the budget's number.
         peers: protections beside the one under audit: all, none, or names with commas (see --list-peers).
         variants: the protector under audit changed in one place: all, none, or of mask, no-subtraction,
             8-bit, rescaled, soft-clamp, signs, orthogonal, duplicate-2 and duplicate-4, with commas.
@@ -83,7 +87,7 @@ def audit(
         checkpoint=resolve(checkpoint),
         data=data,
         out=Path(out),
-        budget=budget_of(budget),
+        budget=budget_of(budget, longer, photos),
         peers=_names(peers, PEERS),
         variants=_names(variants, VARIANTS),
         beside=_names(beside, ()),
