@@ -235,7 +235,13 @@ def test_evaluation_repeats_and_listens_to_its_flags(place: Place, run: Run) -> 
     first = results()
     assert results() == first
     assert results("--batch_size", 5)["threshold"] == pytest.approx(first["threshold"], abs=1e-5)
-    for flags in (("--seed", 1), ("--no-flip",), ("--flip", "false"), ("--png8",)):
+    for flags in (
+        ("--seed", 1),
+        ("--no-flip",),
+        ("--flip", "false"),
+        ("--png8",),
+        ("--copies", 2),
+    ):
         assert results(*flags)["threshold"] != first["threshold"], flags
     assert results("--flip", "true", "--png8=false") == first
     assert results("--no-flip") == results("--flip=false")

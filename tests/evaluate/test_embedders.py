@@ -60,6 +60,21 @@ def test_the_mirror_image_has_the_same_permutation(n_duplicate: int) -> None:
     torch.testing.assert_close(embedder.embed(batch, KEYS, 2, True), expected, atol=1e-5, rtol=1e-4)
 
 
+def test_several_images_of_one_are_summed_and_never_drawn_twice() -> None:
+    recognizer, protector = models()
+    several, batch = ProtectedEmbedder(recognizer, protector, copies=3), images()
+    single = ProtectedEmbedder(recognizer, protector)
+    for draw in (0, 1):
+        alone = [single.embed(batch, KEYS, 3 * draw + copy, True) for copy in range(3)]
+        assert not torch.equal(alone[0], alone[1])
+        torch.testing.assert_close(several.embed(batch, KEYS, draw, True), sum(alone))
+
+
+def test_no_image_of_one_is_refused() -> None:
+    with pytest.raises(MinusfaceError, match="--copies 0: expected 1 or more"):
+        embedder_of(*models(), copies=0)
+
+
 def test_eight_bits_round() -> None:
     recognizer, protector = models()
     embedder = ProtectedEmbedder(recognizer, protector, eight_bits=True)

@@ -30,6 +30,7 @@ def evaluate(
     seed: int = 0,
     flip: bool = True,
     png8: bool = False,
+    copies: int = 1,
     batch_size: int = 32,
     name: list[str] | None = None,
     json: str | None = None,
@@ -60,6 +61,8 @@ def evaluate(
         seed: of the permutations.
         flip: sum each embedding with that of the mirrored image.
         png8: round protected images to 8 bits first, as a PNG does.
+        copies: protected images of each image, permuted anew, whose embeddings are summed: what clients
+            gain that send several.
         batch_size: images at once.
         name: what a model is called in the table; once for each, in their order.
         json: write the results to this file; - prints them in the place of the table.
@@ -83,7 +86,11 @@ def evaluate(
     names: list[str | None] = [*name] if name else [None] * len(given)
     models = [
         load_model(
-            path if path.endswith(".onnx") else resolve(path), called, seed=seed, eight_bits=png8
+            path if path.endswith(".onnx") else resolve(path),
+            called,
+            seed=seed,
+            eight_bits=png8,
+            copies=copies,
         )
         for path, called in zip(given, names, strict=True)
     ]

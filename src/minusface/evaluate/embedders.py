@@ -26,6 +26,8 @@ class Embedder:
     """What the kinds share: mirroring, unit length, evaluation mode."""
 
     draws_matter = False
+    copies = 1
+    """How many protected images are made of an image: their unit embeddings are summed."""
 
     def __init__(self, recognizer: Recognizer, protector: Protector | None) -> None:
         self.recognizer, self.protector = recognizer, protector
@@ -48,7 +50,12 @@ class Embedder:
         try:
             with torch.inference_mode():
                 bases = self._bases(images, flip)
-                rows = [self.recognizer(self.view(base, keys, draw)).float() for base in bases]
+                draws = range(draw * self.copies, (draw + 1) * self.copies)
+                rows = [
+                    self.recognizer(self.view(base, keys, one)).float()
+                    for base in bases
+                    for one in draws
+                ]
                 return torch.stack([nnf.normalize(row, dim=1) for row in rows]).sum(0)
         finally:
             for module, mode in zip(modules, modes, strict=True):
@@ -91,15 +98,23 @@ class ProtectedEmbedder(Embedder):
         protector: what makes them.
         seed: of the permutations.
         eight_bits: round X_p as a PNG does.
+        copies: see :class:`Embedder`; each is permuted anew.
     """
 
     draws_matter = True
 
     def __init__(
-        self, recognizer: Recognizer, protector: Protector, seed: int = 0, eight_bits: bool = False
+        self,
+        recognizer: Recognizer,
+        protector: Protector,
+        seed: int = 0,
+        eight_bits: bool = False,
+        copies: int = 1,
     ) -> None:
         super().__init__(recognizer, protector)
-        self.seed, self.eight_bits = seed, eight_bits
+        if copies < 1:
+            raise MinusfaceError(f"--copies {copies}: expected 1 or more")
+        self.seed, self.eight_bits, self.copies = seed, eight_bits, copies
 
     def base(self, crops: Tensor) -> Tensor:
         """The residue (B, F, H, W): the generator runs once, however many draws there are."""
@@ -124,6 +139,7 @@ def embedder_of(
     *,
     seed: int = 0,
     eight_bits: bool = False,
+    copies: int = 1,
 ) -> PlainEmbedder | ResidueEmbedder | ProtectedEmbedder:
     """The embedder that fits what a recogniser was made for.
 
@@ -138,11 +154,11 @@ def embedder_of(
         )
     if recognizer.kind == "features":
         return ResidueEmbedder(recognizer, protector)
-    return ProtectedEmbedder(recognizer, protector, seed, eight_bits)
+    return ProtectedEmbedder(recognizer, protector, seed, eight_bits, copies)
 
 
 def load_embedder(
-    path: str | Path, *, seed: int = 0, eight_bits: bool = False
+    path: str | Path, *, seed: int = 0, eight_bits: bool = False, copies: int = 1
 ) -> PlainEmbedder | ResidueEmbedder | ProtectedEmbedder:
     """The embedder of a checkpoint.
 
@@ -151,7 +167,7 @@ def load_embedder(
     """
     recognizer = Recognizer.load(path)
     protector = None if recognizer.kind == "crop" else Protector.load(path)
-    return embedder_of(recognizer, protector, seed=seed, eight_bits=eight_bits)
+    return embedder_of(recognizer, protector, seed=seed, eight_bits=eight_bits, copies=copies)
 
 
 __all__ = [

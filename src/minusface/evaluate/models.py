@@ -29,7 +29,12 @@ class Model:
 
 
 def load_model(
-    path: Path | str, name: str | None = None, *, seed: int = 0, eight_bits: bool = False
+    path: Path | str,
+    name: str | None = None,
+    *,
+    seed: int = 0,
+    eight_bits: bool = False,
+    copies: int = 1,
 ) -> Model:
     """The model in a checkpoint folder or an ``.onnx`` file.
 
@@ -38,6 +43,7 @@ def load_model(
         name: for tables; by default the path and the task.
         seed: of the permutations.
         eight_bits: round protected images as a PNG does.
+        copies: protected images of each image, whose embeddings are summed.
 
     Raises:
         MinusfaceError: no model, or a damaged one.
@@ -47,9 +53,11 @@ def load_model(
         sha = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         return Model(name or Path(path).name, embedder, False, 112, sha)
     card = load_card(path)
-    found = load_embedder(path, seed=seed, eight_bits=eight_bits)
+    found = load_embedder(path, seed=seed, eight_bits=eight_bits, copies=copies)
     # Files are named by their own hashes in the card.
-    said = json.dumps([card.model, card.files, seed, eight_bits, versions()])
+    more = [] if copies == 1 else [copies]
+    said = json.dumps([card.model, card.files, seed, eight_bits, versions(), *more])
     sha = hashlib.sha256(said.encode()).hexdigest()
-    name = name or f"{called(Path(path))} ({card.task})"
+    several = f", {copies} images" if copies > 1 and found.draws_matter else ""
+    name = name or f"{called(Path(path))} ({card.task}{several})"
     return Model(name, found, found.draws_matter, found.recognizer.size, sha)
