@@ -1,8 +1,9 @@
 """Crop to protected image: codec, generator, shuffle, protector."""
 
-from minusface.protect.codec import Codec, DCTCodec, DWTCodec, RawCodec, build_codec
+from minusface.protect.codec import Codec, DCTCodec, DWTCodec, build_codec
 from minusface.protect.generator import UNet, build_generator, rename_reference
 from minusface.protect.protector import Protector, Residue
+from minusface.protect.raw import RawCodec
 from minusface.protect.secret import permutation_from_secret
 from minusface.protect.shuffle import (
     draw_mask,

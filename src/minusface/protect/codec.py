@@ -21,6 +21,7 @@ from minusface.errors import MinusfaceError, choice_error
 from minusface.memory import empty_large
 from minusface.protect.bases import analysis, dct_basis, haar_packet_basis, synthesis
 from minusface.protect.pointwise import pointwise_map
+from minusface.protect.raw import RawCodec
 
 # JPEG (JFIF) full range: rows Y, Cb, Cr; columns R, G, B; all in [0, 255].
 YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
@@ -274,32 +275,6 @@ class DWTCodec(BlockCodec):
 
     def __init__(self, size: int = 112, ratio: int = 8) -> None:
         super().__init__(haar_packet_basis(ratio), size)
-
-
-class RawCodec(nn.Module):
-    """No transform: the paper's toy case, which subtracts in the space of pixels (section 3.1)."""
-
-    linear = True
-    invertible = True
-    channels = 3
-
-    def __init__(self, size: int = 112) -> None:
-        super().__init__()
-        self.size = size
-
-    def encode(self, images: Tensor) -> Tensor:
-        """The images themselves, (B, 3, N, N) in [-1, 1]."""
-        return images
-
-    def decode(
-        self, features: Tensor, permutation: Tensor | None = None, *, clamp: bool = True
-    ) -> Tensor:
-        """To [0, 1], held there if asked; a permutation (B, 3) swaps colours."""
-        if permutation is not None:
-            rows = torch.arange(len(features), device=features.device)[:, None]
-            features = features[rows, permutation]
-        pixels = (features + 1) / 2
-        return pixels.clamp(0, 1) if clamp else pixels
 
 
 def build_codec(config: CodecConfig) -> Codec:
