@@ -13,11 +13,13 @@ from rich.console import Console
 
 from minusface.checkpoint import load_card
 from minusface.cli import main
+from minusface.config import StartConfig, TrainConfig
 from minusface.demo.journey import run
 from minusface.demo.record import Options
 from minusface.demo.training import Budget
 from minusface.protect import Protector
 from minusface.recognize import Recognizer
+from minusface.train.build import build_task
 from minusface.weights import called, packaged, resolve
 
 SHARED = Path(__file__).parents[3] / "shared" / "faces"
@@ -68,6 +70,22 @@ def test_a_damaged_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     assert len(said) == 1
     assert "damaged" in said[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_training_may_begin_with_them_by_name() -> None:
+    protector, recognizer = Protector.load(), Recognizer.load()
+    config = TrainConfig(
+        task="stage2",
+        codec=protector.codec_config,
+        generator=protector.generator_config,
+        recognizer=recognizer.config,
+        start=StartConfig(generator="default", recognizer="default"),
+    )
+    task = build_task(config, 10, None)
+    assert task.protector is not None
+    for begun, shipped in ((task.protector, protector), (task.recognizer, recognizer)):
+        for one, other in zip(begun.parameters(), shipped.parameters(), strict=True):
+            assert torch.equal(one, other)
 
 
 def test_names_resolve_to_a_folder_of_the_users(

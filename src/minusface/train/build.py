@@ -16,6 +16,7 @@ from minusface.recognize.iresnet import IResNet
 from minusface.train.settings import check_settings
 from minusface.train.shuffled import SHUFFLED, ShuffledStageOne
 from minusface.train.tasks import Classes, Plain, StageOne, StageTwo, Task
+from minusface.weights import resolve
 
 
 def build_task(config: TrainConfig, classes: Classes, teacher: Teacher | None) -> Task:
@@ -58,11 +59,12 @@ def build_task(config: TrainConfig, classes: Classes, teacher: Teacher | None) -
 
 def _start_of(recognizer: Recognizer, path: str) -> dict[str, torch.Tensor]:
     """Weights to begin with: stage 1 may hold a second recogniser, which has seen protected images."""
+    folder = resolve(path)
     if recognizer.kind == "protected":
-        seen = load_part(path, prefix=SHUFFLED)
+        seen = load_part(folder, prefix=SHUFFLED)
         if seen:
             return seen
-    return load_part(path, prefix="recognizer.")
+    return load_part(folder, prefix="recognizer.")
 
 
 def _frozen_protector(config: TrainConfig) -> Protector:
