@@ -30,6 +30,7 @@ def test_it_recovers_pixelation_far_better_than_the_blind_guess(bench: Bench) ->
     assert found.measures["auc"] > 0.7 > 0.6 > blind.measures["auc"]  # type: ignore[operator]
     assert "replay at the service" not in found.measures
     assert (bench.out / found.picture).is_file()
+    assert not found.stuck
 
 
 def test_a_fixed_permutation_is_broken_better_than_random_ones(
@@ -73,6 +74,9 @@ def test_a_control_that_fails_says_so(bench: Bench, minusface: MinusFace) -> Non
     assert found.control == "must succeed"
     assert "too weak" in found.failed
     assert found.still_improving
+    # Nor does it pass for a proof that there is nothing to find.
+    assert found.stuck
+    assert any("never got past a guess" in note for note in found.notes)
 
 
 def test_the_same_seed_gives_the_same_numbers(

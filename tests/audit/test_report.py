@@ -13,7 +13,7 @@ import torch
 from minusface import checkpoint
 from minusface.audit import budget as budgets
 from minusface.audit import plan as plans
-from minusface.audit.attack import Fit
+from minusface.audit.attack import Fit, Point
 from minusface.audit.curves import Line, chart
 from minusface.audit.finding import Finding, keep, kept
 from minusface.audit.run import Options, run_audit
@@ -187,6 +187,14 @@ def test_verdicts_follow_the_numbers() -> None:
     unfinished = replace(recovered("x", 0.42, 0.52), still_improving=True)
     open_ended = verdict([*controls, unfinished], "x")
     assert [s.kind for s in open_ended] == ["unknown", "unknown"]
+    stuck = replace(recovered("x", 0.42, 0.52), stuck=True, points=(Point(4096, 9.0, 0.17),))
+    replayed = {"replay at the service": 0.0, "mean face replayed": 0.0, "photo replayed": 0.9}
+    stuck.measures.update(replayed)
+    hardly = verdict([*controls, stuck], "x")
+    assert [s.kind for s in hardly] == ["unknown"] * 3
+    assert "learned nothing after 4,096 images" in hardly[0].text
+    patient = replace(stuck, points=(Point(200_000, 9.0, 0.17),))
+    assert [s.kind for s in verdict([*controls, patient], "x")] == ["yes"] * 3
     broken = replace(controls[0], failed="too weak")
     unknown = verdict([broken, controls[1], recovered("x", 0.42, 0.52)], "x")
     assert [s.kind for s in unknown] == ["unknown"]

@@ -29,6 +29,10 @@ from minusface.train.state import optimizer_tensors, restore_optimizer
 # done: its numbers are lower bounds on what leaks.
 STILL_IMPROVING, LAST_PART = 0.01, 0.2
 FLOOR = 0.1  # of the learning rate, at the end
+# An attacker that is not this part below the loss of a guess made without looking has learned nothing. That
+# shows something only once it has had time to: against a generator trained to resist one, learning set in
+# after 10,000 images, and went on.
+STUCK, ENOUGH_IMAGES = 0.05, 100_000
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,10 @@ class Trained:
     def images(self) -> int:
         """Training images seen."""
         return self.points[-1].images if self.points else 0
+
+    def stuck_at(self, blind: float) -> bool:
+        """Whether it never got away from the loss of a guess made without looking."""
+        return bool(self.points) and min(p.loss for p in self.points) > (1 - STUCK) * blind
 
 
 class Attack(Protocol):

@@ -38,6 +38,8 @@ class Finding:
     stopped: str = ""
     steps: int = 0
     still_improving: bool = False
+    stuck: bool = False
+    """Never got past a guess made without looking."""
     seconds: float = 0.0
     picture: str = ""
     """File with faces side by side, relative to the report."""
@@ -48,23 +50,33 @@ class Finding:
         """``recovery, fixed permutation``."""
         return f"{self.attack}, {self.variant}" if self.variant else self.attack
 
-    def learned(self, trained: Trained | None) -> Finding:
-        """With how its learning went."""
+    def learned(self, trained: Trained | None, blind: float | None = None) -> Finding:
+        """With how its learning went.
+
+        Args:
+            trained: what learning came to.
+            blind: loss of a guess made without looking, where it is known.
+        """
         if trained is None:
             return self
-        note = (
-            ("still improving when the budget ended: a lower bound",)
+        stuck = blind is not None and trained.stuck_at(blind)
+        note = [
+            "still improving when the budget ended: a lower bound"
             if trained.still_improving
-            else ()
-        )
+            else "",
+            "never got past a guess made without looking: a longer attack may (--longer)"
+            if stuck
+            else "",
+        ]
         return replace(
             self,
             points=trained.points,
             stopped=trained.stopped,
             steps=trained.steps,
             still_improving=trained.still_improving,
+            stuck=stuck,
             seconds=trained.seconds,
-            notes=(*self.notes, *note),
+            notes=(*self.notes, *filter(None, note)),
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ Legend: B batch, n images a crop, N side of a crop, F channels, I channels the n
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -82,6 +83,8 @@ class Recovery:
         self.needs = NEEDS[variant]
         self.target: Target | None = None
         self.net: RecoveryNet | None = None
+        self.blind = math.inf
+        """Validation loss of the mean, set by :meth:`fit`."""
 
     def fit(self, target: Target) -> Trained:
         """Learn from the attacker's own photos.
@@ -94,6 +97,8 @@ class Recovery:
         held, wanted = self._validation(target)
         net = self._fresh(held, wanted).to(bench.device)
         self.net = net
+        wanted_there = wanted.to(bench.device)
+        self.blind = float(self._distance(net.mean.expand_as(wanted_there), wanted_there))
         fit, pool = bench.budget.recovery, bench.pool(target)
         if self.variant == "residue":
             # Residues are too large to keep, so that every batch runs the generator: half the steps.
@@ -111,9 +116,7 @@ class Recovery:
             return self._distance(net(self._inputs(seen)), truth)
 
         def validate() -> float:
-            return float(
-                self._distance(self.attack(held).to(bench.device), wanted.to(bench.device))
-            )
+            return float(self._distance(self.attack(held).to(bench.device), wanted_there))
 
         key = bench.key(self.name, target, bench.budget.width, fit)
         return bench.learn(f"{target.name}, {self.name}", net, loss, validate, fit, key)
@@ -212,7 +215,7 @@ def run_recovery(bench: Bench, target: Target, variant: Variant = "") -> list[Fi
         variant=variant,
         picture=picture,
     )
-    return [finding.learned(trained)]
+    return [finding.learned(trained, attack.blind)]
 
 
 def run_fixed(bench: Bench, target: Target, others: Target) -> list[Finding]:
@@ -234,7 +237,7 @@ def run_fixed(bench: Bench, target: Target, others: Target) -> list[Finding]:
         one = Finding(
             "recovery", target.name, needs, bench.judge.recovered(found), variant, picture=picture
         )
-        findings.append(one.learned(trained))
+        findings.append(one.learned(trained, attack.blind))
     return findings
 
 
@@ -261,7 +264,7 @@ def run_residue(bench: Bench, target: Target) -> list[Finding]:
         notes=("explained: part of the residue's variance that was found; 0 is its mean's",),
         picture=picture,
     )
-    return [finding.learned(trained)]
+    return [finding.learned(trained, attack.blind)]
 
 
 def run_blind(bench: Bench) -> list[Finding]:

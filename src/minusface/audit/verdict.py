@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from minusface.audit.attack import ENOUGH_IMAGES
 from minusface.audit.finding import Finding, find
 
 # Where a rate counts as far above chance, as part of the way from the blind guess to the photo itself.
@@ -101,8 +102,12 @@ def _recovery(findings: list[Finding], target: str) -> list[Statement]:
     pixels = part_of_the_way(ssim, blind.measures["ssim"] or 0.0, plain.measures["ssim"] or 0.0)
     who = part_of_the_way(auc, 0.5, plain.measures["auc"] or 0.0)
     lower = " It was still improving when its budget ended." if own.still_improving else ""
-    # An attack that was not done cannot show that something is protected.
-    least = "unknown" if own.still_improving else "yes"
+    # An attack that was not done, or had hardly begun, cannot show that something is protected.
+    seen = own.points[-1].images if own.points else 0
+    hardly = own.stuck and seen < ENOUGH_IMAGES
+    if hardly:
+        lower += f" It had learned nothing after {seen:,} images: a longer one may (--longer)."
+    least = "unknown" if own.still_improving or hardly else "yes"
     looks, knows = _judged(pixels), _judged(who)
     said = [
         Statement(
@@ -121,9 +126,10 @@ def _recovery(findings: list[Finding], target: str) -> list[Statement]:
     replay = _value(own, "replay at the service")
     if replay is not None:
         low, high = own.measures["mean face replayed"] or 0.0, own.measures["photo replayed"] or 0.0
+        passes = _judged(part_of_the_way(replay, low, high))
         said.append(
             Statement(
-                _judged(part_of_the_way(replay, low, high)),
+                least if passes == "yes" else passes,
                 f"Replay: {_percent(replay)} of rebuilt faces, protected anew, pass for the person at the "
                 f"service's own threshold; the mean face passes in {_percent(low)}, the photo in "
                 f"{_percent(high)}.",
