@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import signal
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,10 +33,8 @@ def database(postgres: str) -> Callable[[], str]:
     """Makes empty databases, and gives their addresses."""
     import psycopg
 
-    numbers = itertools.count()
-
     def call() -> str:
-        name = f"t{abs(hash(numbers))}_{next(numbers)}"
+        name = f"t{uuid.uuid4().hex}"
         with psycopg.connect(postgres, autocommit=True) as connection:
             connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[arg-type]
         return postgres.replace("/postgres?", f"/{name}?")
