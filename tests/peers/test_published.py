@@ -9,8 +9,10 @@ import torch
 
 from minusface.errors import MinusfaceError
 from minusface.peers import DctDp, DuetFace, InstaHide, LdpSlicing, PartialFace, Peep, PpfrFd
-from minusface.peers.base import Carded, Fitted
+from minusface.peers.base import Carded, Fitted, Protection, Taught
 from minusface.peers.catalogue import PEERS, cards
+from minusface.peers.dctdp import DealtBudget, spread
+from minusface.peers.duetface import Duet, face
 from minusface.peers.frequency import FREQUENCIES, frequencies
 
 
@@ -22,11 +24,21 @@ def seed(number: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(number)
 
 
+def ready(peer: Protection, size: int = 32) -> None:
+    """As it would be used, but taught nothing yet."""
+    if isinstance(peer, Fitted):
+        peer.fit(crops(20, size))
+    if isinstance(peer, Taught):
+        torch.manual_seed(0)
+        peer.learn(peer.pupil(crops(20, size), 8))
+
+
 @pytest.mark.parametrize("name", PEERS)
 def test_what_every_peer_promises(name: str) -> None:
     peer = PEERS[name]()
-    if isinstance(peer, Fitted):
-        peer.fit(crops(20))
+    before = peer.fingerprint()
+    ready(peer)
+    assert (peer.fingerprint() != before) == isinstance(peer, Fitted | Taught)
     found = peer.protect(crops(), seed())
     assert found.shape == (3, 3 * peer.images, 32, 32)
     assert found.min() >= 0
@@ -35,7 +47,8 @@ def test_what_every_peer_promises(name: str) -> None:
     assert peer.fingerprint()
     assert peer.name == name
     if isinstance(peer, Carded):
-        assert peer.card.bytes_sent == 3 * peer.images * 112 * 112
+        maps = 3 * 112 * 112 - (56**2 + 28**2 + 14**2) if name == "duetface" else 0
+        assert peer.card.bytes_sent == 3 * peer.images * 112 * 112 - maps
 
 
 def test_cards_name_every_peer() -> None:
@@ -83,19 +96,72 @@ def test_ppfr_fd_says_nothing_of_brightness_and_contrast() -> None:
     assert torch.allclose(found.mean((2, 3)), torch.tensor(0.5), atol=0.01)
 
 
+def budgeted(shares: list[float], epsilon: float = 2.0) -> tuple[DctDp, DealtBudget]:
+    """Taught shares of its 189 channels."""
+    peer = DctDp(epsilon)
+    pupil = peer.pupil(crops(20), 8)
+    with torch.no_grad():
+        pupil.channels.copy_(torch.tensor(shares).log().view(3, 63, 1, 1) / 30)
+    peer.learn(pupil)
+    return peer, pupil
+
+
 def test_dctdp_noise_has_the_scale_of_its_budget() -> None:
-    shares = [1.0] * 62 + [4.0]
-    peer = DctDp(2.0, shares)
-    assert peer.budget.mean() == pytest.approx(2.0)
+    peer, _ = budgeted([1.0] * 188 + [4.0])
+    assert peer.budget.mean().item() == pytest.approx(2.0, rel=1e-4)
+    assert (peer.budget[2, 62] / peer.budget[0, 0]).mean().item() == pytest.approx(4.0, rel=1e-3)
     grey = torch.zeros(4, 3, 32, 32)
     found = peer.protect(grey, seed()).unflatten(1, (3, 63))
-    noise = (found - 0.5) / peer.spread()[:, None, None]
-    # The mean absolute value of Laplace noise is its scale.
-    measured = noise.abs().mean((0, 1, 3, 4))
-    assert torch.allclose(measured * peer.budget, torch.ones(63), rtol=0.06)
+    shrunk = spread(peer.budget)
+    middle = (0.5 - peer.low) / peer.reach - 0.5
+    noise = (found - 0.5) / shrunk - middle
+    # The mean absolute value of Laplace noise is its scale: a range of 1 over the budget.
+    measured = noise.abs().mean((0, 3, 4)) * peer.budget.mean((2, 3))
+    assert torch.allclose(measured, torch.ones(3, 63), rtol=0.12)
     # Its tails are Laplace's and not a Gaussian's: kurtosis 6, not 3.
-    first = noise[:, :, :62].double()
+    first = noise[:, :2].double()
     assert (first**4).mean() / (first**2).mean() ** 2 > 5
+
+
+def test_dctdp_ranges_are_those_of_the_crops_and_hold_every_value() -> None:
+    peer, _ = budgeted([1.0] * 189, 1e4)
+    found = frequencies(crops(20))[:, :, 1:]
+    assert torch.allclose(peer.low[..., 0, 0], found.amin((0, 3, 4)))
+    assert torch.allclose((peer.low + peer.reach)[..., 0, 0], found.amax((0, 3, 4)), atol=1e-6)
+    # Of so large a budget there is hardly noise: what is out of range is cut to it.
+    wild = peer.protect(crops(2).sign(), seed())
+    assert wild.min() > -0.01
+    assert wild.max() < 1.01
+
+
+class Probe(torch.nn.Module):
+    """A recogniser that looks at one channel, in its first row."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images[:, 63 + 4, 0] - 0.5
+
+
+def test_dctdp_deals_its_budget_to_what_tells_people_apart() -> None:
+    """Where one row of one channel tells them apart, its share grows; the mean stays."""
+    peer = DctDp(20.0)
+    some = crops(16, 16)
+    pupil = peer.pupil(some, 16)
+    pupil.recognizer = Probe()  # type: ignore[assignment]
+    telling = (frequencies(some)[:, 1, 5, 0] - pupil.low[1, 4]) / pupil.reach[1, 4] - 0.5
+    optimizer = torch.optim.Adam([pupil.channels, pupil.places], lr=1e-3)
+    for step in range(30):
+        (row,) = pupil(some, seed(step))
+        loss = 1 - torch.nn.functional.cosine_similarity(row, telling).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    peer.learn(pupil)
+    assert peer.budget.mean().item() == pytest.approx(20.0, rel=1e-4)
+    channels, rows = peer.budget.mean((2, 3)), peer.budget.mean((0, 1, 3))
+    assert channels[1, 4] == channels.max()
+    assert channels[1, 4] > 1.5 * channels.median()
+    assert rows.argmax() == 0
+    assert rows[0] > 1.2 * rows[1:].max()
 
 
 def test_peep_sends_eigenfaces_with_noise_of_the_budget() -> None:
@@ -138,10 +204,47 @@ def test_instahide_weights_and_signs() -> None:
 
 def test_duetface_splits_every_frequency_between_the_two() -> None:
     peer = DuetFace()
+    ready(peer)
     both = torch.cat([peer.client, peer.server])
     assert sorted(both.tolist()) == list(range(FREQUENCIES))
-    found = peer.protect(crops(), seed()).unflatten(1, (3, 54))
+    found = peer.protect(crops(), seed())[:, :-3].unflatten(1, (3, 54))
     assert torch.equal(found, frequencies(crops())[:, :, peer.server])
+
+
+def test_duetface_sends_where_the_client_looks_and_nothing_around_the_face() -> None:
+    peer = DuetFace()
+    ready(peer)
+    maps = peer.protect(crops(), seed())[:, -3:]
+    for level, (one, side) in enumerate(zip(maps.unbind(1), (16, 8, 4), strict=True)):
+        assert one.amax((1, 2)).tolist() == [1.0] * 3, level
+        inside = face(side).repeat_interleave(32 // side, 0).repeat_interleave(32 // side, 1)
+        assert (one[:, inside == 0] == 0).all()
+        # It depends on who is seen, and is no finer than the level.
+        assert not torch.equal(one[0], one[1])
+        coarse = one[:, :: 32 // side, :: 32 // side]
+        assert one.unique().numel() <= coarse.unique().numel()
+    # The low frequencies decide, though they stay: maps of what differs in nothing else differ.
+    brighter = peer.protect(crops() + torch.linspace(-0.4, 0.4, 32), seed())[:, -3:]
+    assert not torch.allclose(maps, brighter, atol=1e-2)
+
+
+def test_the_server_of_duetface_sees_more_where_the_client_looks() -> None:
+    torch.manual_seed(0)
+    pupil = DuetFace().pupil(crops(), 8)
+    assert isinstance(pupil, Duet)
+    seen, served = pupil(crops(), seed())
+    assert seen.shape == served.shape == (3, 8)
+    served.square().sum().backward()
+    # Through the maps alone, the client learns from the server's loss.
+    gradient = pupil.glance.levels[0][0].weight.grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("peer", [DctDp(), DuetFace()])
+def test_what_was_not_taught_protects_nothing(peer: Protection) -> None:
+    with pytest.raises(MinusfaceError, match="not taught"):
+        peer.protect(crops(), seed())
 
 
 def test_bad_settings_of_peers_are_one_line() -> None:
@@ -151,8 +254,8 @@ def test_bad_settings_of_peers_are_one_line() -> None:
         PpfrFd(64)
     with pytest.raises(MinusfaceError, match="budget 0"):
         DctDp(0)
-    with pytest.raises(MinusfaceError, match="2 shares"):
-        DctDp(1, [1, 2])
+    with pytest.raises(MinusfaceError, match="crops of 48 pixels, taught with 32"):
+        budgeted([1.0] * 189)[0].protect(crops(1, 48), seed())
     with pytest.raises(MinusfaceError, match="0 eigenfaces"):
         Peep(0)
     with pytest.raises(MinusfaceError, match="1 shares"):

@@ -44,6 +44,8 @@ class Budget:
     attribute_images: int = 320
     attributes: Fit = field(default_factory=lambda: Fit(steps=200, validate_every=25))
     decoder: Fit = field(default_factory=lambda: Fit(steps=240, validate_every=40))
+    lessons: Fit = field(default_factory=lambda: Fit(steps=128, lr=1e-3, validate_every=32))
+    """Training of peers that learn what they protect with."""
     thorough: bool = False
     """Recovery also from re-encoded images, and of the residue."""
 
@@ -70,6 +72,7 @@ MEDIUM = Budget(
     attribute_images=2000,
     attributes=Fit(steps=2000, validate_every=100),
     decoder=Fit(steps=4000, batch_size=32, validate_every=200),
+    lessons=Fit(steps=3000, batch_size=32, lr=1e-3, validate_every=200),
 )
 
 PAPER = Budget(
@@ -95,6 +98,7 @@ PAPER = Budget(
     attribute_images=20_000,
     attributes=Fit(steps=10_000, batch_size=64, validate_every=500),
     decoder=Fit(steps=60_000, batch_size=64, validate_every=2000),
+    lessons=Fit(steps=60_000, batch_size=128, lr=1e-3, validate_every=2000),
 )
 
 BUDGETS = {budget.name: budget for budget in (Budget(), MEDIUM, PAPER)}

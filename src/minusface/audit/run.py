@@ -14,6 +14,7 @@ from minusface.audit.attributes import Labelled, drawn_attributes, labelled_attr
 from minusface.audit.bench import Bench
 from minusface.audit.budget import Budget
 from minusface.audit.html import report
+from minusface.audit.lessons import prepare
 from minusface.audit.measures import Judge, Lpips
 from minusface.audit.plan import (
     Audit,
@@ -33,7 +34,7 @@ from minusface.checkpoint import load_card
 from minusface.demo.record import commit
 from minusface.errors import MinusfaceError
 from minusface.files import write_atomically
-from minusface.peers.base import Fitted, Protection, Unprotected
+from minusface.peers.base import Protection, Unprotected
 from minusface.peers.catalogue import peers_of
 from minusface.peers.minusface import MinusFace
 from minusface.peers.variants import trained_besides, variants_of
@@ -42,9 +43,6 @@ from minusface.weights import called
 
 JSON, HTML, TABLE = "report.json", "report.html", "table.md"
 Show = Callable[[float, str], None]
-
-# Photos that peers are fitted to.
-FITTED = 512
 
 
 @dataclass(frozen=True)
@@ -104,12 +102,13 @@ def run_audit(options: Options, show: Show = lambda part, note: None) -> Audit:
         people=options.people,
         pairs_file=options.pairs,
     )
-    _fit(peers, scene)
     ruler = _ruler(options, scene, size, device, show)
     judge = Judge(scene, ruler, lpips, options.budget.similar)
     bench = Bench(
         scene, ruler, judge, options.budget, options.out, options.seed, device, options.precision
     )
+    bench.show = lambda part, note: show(0.0, f"{note}, {100 * part:.0f} %")
+    prepare(bench, peers)
     jobs = [job for job in plan(bench, main, peers) if job.attack in wanted]
     if "attributes" in wanted:
         photos, where = _attributes(options, scene, size)
@@ -140,13 +139,6 @@ def check_names(peers: Sequence[Protection]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise MinusfaceError(f"{name}: two protections of that name, expected one")
-
-
-def _fit(peers: Sequence[Protection], scene: Scene) -> None:
-    """Peers that must see faces first see the attacker's: never those that are attacked."""
-    for peer in peers:
-        if isinstance(peer, Fitted):
-            peer.fit(scene.train.crops(range(min(FITTED, len(scene.train)))))
 
 
 def write(audit: Audit, target: str, out: Path) -> None:

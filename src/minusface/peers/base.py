@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as nnf
-from torch import Tensor
+from torch import Tensor, nn
 
 from minusface.errors import MinusfaceError
 
@@ -52,6 +52,22 @@ class Fitted(Protocol):
         ...
 
 
+class Pupil(nn.Module):
+    """What a protection learns of itself, and the recogniser it learns it with."""
+
+    def forward(self, crops: Tensor, random: torch.Generator) -> list[Tensor]:
+        """Embed crops as the server would see them.
+
+        Args:
+            crops: (B, 3, N, N) in [-1, 1].
+            random: a CPU generator for whatever is random.
+
+        Returns:
+            Raw embeddings (B, D) to be taught, the server's last.
+        """
+        raise NotImplementedError
+
+
 class Protection(Protocol):
     """Turns crops into what leaves the client."""
 
@@ -74,6 +90,24 @@ class Protection(Protocol):
 
     def fingerprint(self) -> str:
         """Changes when the protection does: findings of another one are not taken for this one's."""
+        ...
+
+
+@runtime_checkable
+class Taught(Protection, Protocol):
+    """A protection of which a part is learned together with a recogniser, before it can protect."""
+
+    def pupil(self, crops: Tensor, embedding_size: int) -> Pupil:
+        """What is to be taught.
+
+        Args:
+            crops: (M, 3, N, N) in [-1, 1], not those under test.
+            embedding_size: D, of the teacher.
+        """
+        ...
+
+    def learn(self, pupil: Pupil) -> None:
+        """Take over what a pupil of its own has learned."""
         ...
 
 
