@@ -20,7 +20,7 @@ from minusface.audit.inversion import run_inversion, sinkhorn
 from minusface.audit.linkage import run_linkage, run_plain, top1
 from minusface.audit.measures import Judge, Lpips
 from minusface.audit.scene import Scene
-from minusface.audit.viewing import run_viewing
+from minusface.audit.viewing import contours_unmixed, run_viewing
 from minusface.errors import MinusfaceError
 from minusface.evaluate import Pair, PairList
 from minusface.peers import MinusFace, Pixelation, Unprotected
@@ -113,6 +113,18 @@ def test_viewing(bench: Bench) -> None:
     assert plain.measures["contours"] > 0.9  # type: ignore[operator]
     assert plain.measures["contours"] > squares.measures["contours"]  # type: ignore[operator]
     assert plain.measures["contours of others"] < 0.8  # type: ignore[operator]
+    behind, others = "contours, unmixed", "contours of others, unmixed"
+    assert plain.measures[behind] > plain.measures[others] + 0.1  # type: ignore[operator]
+
+
+def test_outlines_show_through_colours_that_were_mixed(bench: Bench) -> None:
+    """A mixture that turns the largest colour round hides nothing from what looks behind it."""
+    photos = (bench.scene.test.crops(range(6)) + 1) / 2
+    mixture = torch.tensor([[-0.6, 0.3, 0.2], [0.2, 0.5, -0.6], [0.1, -0.7, -0.3]])
+    mixed = torch.einsum("kc,bchw->bkhw", mixture, photos) + 0.5
+    plain = contours_unmixed(photos, photos)
+    assert contours_unmixed(photos, mixed) == pytest.approx(plain, abs=0.02)
+    assert contours_unmixed(photos.roll(3, 0), mixed) < plain - 0.1
 
 
 def write_distance(path: Path) -> None:

@@ -58,12 +58,20 @@ def test_other_variants_run(bench: Bench, minusface: MinusFace) -> None:
     bench.budget = replace(bench.budget, recovery=replace(TINY.recovery, steps=6, validate_every=3))
     again = run_recovery(bench, Target(minusface), "re-encoded")[0]
     assert again.still_improving or again.stopped == "budget"
+    unmixed = run_recovery(bench, Target(minusface), "unmixed")[0]
+    assert unmixed.needs == again.needs
     residue = run_residue(bench, Target(minusface))[0]
     assert residue.measures["explained"] < 1  # type: ignore[operator]
     with pytest.raises(MinusfaceError, match="knows each image's permutation"):
         Recovery(bench, "permutation known").fit(Target(Unprotected()))
     with pytest.raises(MinusfaceError, match="variant"):
         Recovery(bench, "nonsense")  # type: ignore[arg-type]
+
+
+def test_what_is_shuffled_is_attacked_unmixed_too(bench: Bench, minusface: MinusFace) -> None:
+    names = [job.name for job in plan(bench, Target(minusface), [Pixelation(4)])]
+    assert {"minusface unmixed", "minusface ir_lite 240 unmixed"} <= set(names)
+    assert not any("unmixed" in name for name in names if name.startswith("pixelation"))
 
 
 def test_a_control_that_fails_says_so(bench: Bench, minusface: MinusFace) -> None:

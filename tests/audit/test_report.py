@@ -201,6 +201,18 @@ def test_verdicts_follow_the_numbers() -> None:
     assert "too weak" in unknown[0].text
 
 
+def test_of_attackers_of_equal_access_the_stronger_counts() -> None:
+    controls = [recovered("unprotected", 0.98, 0.95), recovered("blind guess", 0.4, 0.5)]
+    weak, strong = recovered("x", 0.42, 0.52), replace(recovered("x", 0.9, 0.9), variant="unmixed")
+    said = verdict([*controls, weak, strong], "x")
+    assert [s.kind for s in said] == ["no", "no"]
+    assert "which reads what no shuffle changes" in said[0].text
+    assert "no shuffle changes" not in verdict([*controls, weak], "x")[0].text
+    # What knows the permutation has more access, and is told of by itself.
+    known = replace(strong, variant="permutation known")
+    assert [s.kind for s in verdict([*controls, weak, known], "x")] == ["yes", "yes", "no"]
+
+
 def test_findings_survive_the_disk(tmp_path: Path) -> None:
     one = replace(finding("recovery", "x", ssim=0.5), notes=("a", "b"))
     keep(tmp_path / "f.json", [one])

@@ -118,6 +118,13 @@ def best_of(findings: list[Finding], measure: str) -> Finding | None:
     return max(told, key=lambda f: f.measures[measure] or 0.0) if told else None
 
 
+def strongest_recovery(findings: list[Finding], target: str) -> Finding | None:
+    """The recovery that got most of the identity, of those that see images and may query, no more."""
+    equal = [find(findings, "recovery", target, variant) for variant in ("", "unmixed")]
+    there = [one for one in equal if one is not None]
+    return max(there, key=lambda f: f.measures.get("auc") or 0.0) if there else None
+
+
 def find(findings: list[Finding], attack: str, target: str, variant: str = "") -> Finding | None:
     """One finding."""
     for one in findings:
@@ -126,4 +133,4 @@ def find(findings: list[Finding], attack: str, target: str, variant: str = "") -
     return None
 
 
-__all__ = ["Finding", "Measures", "best_of", "find", "keep", "kept"]
+__all__ = ["Finding", "Measures", "best_of", "find", "keep", "kept", "strongest_recovery"]

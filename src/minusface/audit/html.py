@@ -172,6 +172,7 @@ def _pictures(audit: Audit, folder: Path) -> str:
     for attack, key, words in (
         ("viewing", "", "protected"),
         ("viewing", "stretched", "protected, contrast stretched"),
+        ("viewing", "unmixed", "protected, behind a filter that no shuffle changes"),
         ("recovery", "", "recovered"),
         ("averaging", "", "recovered from a mean of"),
         ("averaging", "shown", "mean, stretched, of"),

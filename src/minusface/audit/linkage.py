@@ -17,7 +17,7 @@ from minusface.audit.attack import Trained, autocast
 from minusface.audit.bench import Bench
 from minusface.audit.finding import Finding, Measures
 from minusface.audit.measures import verification
-from minusface.config import RecognizerConfig
+from minusface.config import InputTransform, RecognizerConfig
 from minusface.errors import MinusfaceError
 from minusface.evaluate.pairs import PairList
 from minusface.peers.base import Views
@@ -35,14 +35,21 @@ class Linkage:
         bench: of the audit.
         backbone: of the student; one like the plain recogniser's starts from its weights.
         photos: how many photos the attacker has; None for all.
+        input: what the student makes of protected images first.
     """
 
     needs = NEEDS
 
-    def __init__(self, bench: Bench, backbone: str = "ir_lite", photos: int | None = None) -> None:
-        self.bench, self.backbone = bench, backbone
+    def __init__(
+        self,
+        bench: Bench,
+        backbone: str = "ir_lite",
+        photos: int | None = None,
+        input: InputTransform = "standardized",
+    ) -> None:
+        self.bench, self.backbone, self.input = bench, backbone, input
         self.photos = min(photos or len(bench.scene.train), len(bench.scene.train))
-        self.name = f"{NAME}, {backbone}, {self.photos} photos"
+        self.name = f"{NAME}, {described(backbone, self.photos, input)}"
         self.student: Recognizer | None = None
 
     def fit(self, target: Target) -> Trained:
@@ -57,7 +64,7 @@ class Linkage:
         size = bench.scene.train.crops([0]).shape[-1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(bench.seed)
-            config = RecognizerConfig(self.backbone, targets.shape[1], "standardized")
+            config = RecognizerConfig(self.backbone, targets.shape[1], self.input)
             student = Recognizer(config, 3 * target.protection.images, size, "protected")
             self._start(student)
             distill = DistillLoss(targets.shape[1], targets.shape[1])
@@ -101,6 +108,12 @@ class Linkage:
             return
 
 
+def described(backbone: str, photos: int, input: InputTransform) -> str:
+    """``ir_lite, 1024 photos, unmixed``."""
+    shown = "" if input == "standardized" else f", {input}"
+    return f"{backbone}, {photos} photos{shown}"
+
+
 def top1(probes: Tensor, gallery: Tensor, people: np.ndarray, pairs: PairList) -> float:
     """How often the nearest plain photo in a gallery of one a person is of the probe's person.
 
@@ -135,10 +148,14 @@ def linked(bench: Bench, rows: Tensor) -> Measures:
 
 
 def run_linkage(
-    bench: Bench, target: Target, backbone: str = "ir_lite", photos: int | None = None
+    bench: Bench,
+    target: Target,
+    backbone: str = "ir_lite",
+    photos: int | None = None,
+    input: InputTransform = "standardized",
 ) -> list[Finding]:
     """Learn, and link the test people's protected images to their plain photos."""
-    attack = Linkage(bench, backbone, photos)
+    attack = Linkage(bench, backbone, photos, input)
     trained = attack.fit(target)
     measures = linked(bench, attack.attack(bench.tests(target)))
     finding = Finding(
@@ -146,8 +163,12 @@ def run_linkage(
         target.name,
         words(NEEDS) + f"; {attack.photos} photos of its own, a plain recogniser",
         measures,
-        f"{backbone}, {attack.photos} photos",
-        extra={"photos": attack.photos, "backbone": backbone, "gallery": gallery_size(bench)},
+        described(backbone, attack.photos, input),
+        extra={
+            "photos": attack.photos,
+            "backbone": backbone if input == "standardized" else f"{backbone}, {input}",
+            "gallery": gallery_size(bench),
+        },
     )
     return [finding.learned(trained)]
 

@@ -77,6 +77,11 @@ def plan(bench: Bench, main: Target, peers: Sequence[Protection]) -> list[Job]:
     jobs = [_job("viewing", t, partial(viewing.run_viewing, bench, t)) for t in everybody]
     jobs.append(Job("recovery", "blind guess", plain, partial(recovery.run_blind, bench)))
     jobs += [_job("recovery", t, partial(_controlled, bench, t)) for t in everybody]
+    mixed = [target for target in everybody if isinstance(target.protection, MinusFace)]
+    jobs += [
+        Job("recovery", f"{t.name} unmixed", t, partial(recovery.run_recovery, bench, t, "unmixed"))
+        for t in mixed
+    ]
     jobs.append(Job("linkage", "controls", plain, partial(linkage.run_plain, bench)))
     if isinstance(own, MinusFace):
         jobs += _inside(bench, main, own)
@@ -215,7 +220,8 @@ def _inside(bench: Bench, main: Target, own: MinusFace) -> list[Job]:
 
 
 def _linkages(bench: Bench, targets: Sequence[Target]) -> list[Job]:
-    """Students of every backbone and number of photos for the main target, of the most for the others."""
+    """Students of every backbone and number of photos for the main target, of the most for the others; what
+    is shuffled is also looked at unmixed."""
     jobs = []
     for target in targets:
         sizes = bench.budget.linkage_images if target is targets[-1] else (None,)
@@ -232,6 +238,11 @@ def _linkages(bench: Bench, targets: Sequence[Target]) -> list[Job]:
                 )
                 for number in numbers
             ]
+            if isinstance(target.protection, MinusFace):
+                run = partial(linkage.run_linkage, bench, target, backbone, there, "unmixed")
+                jobs.append(
+                    Job("linkage", f"{target.name} {backbone} {there} unmixed", target, run)
+                )
     return jobs
 
 

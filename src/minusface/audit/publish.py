@@ -22,6 +22,7 @@ from minusface.audit.bench import SHOWN, Bench, write_strip
 from minusface.audit.finding import Finding
 from minusface.audit.plan import Audit
 from minusface.audit.recovery import Recovery, Variant
+from minusface.audit.viewing import unmixed_as_seen
 from minusface.data import SyntheticFaces
 from minusface.errors import MinusfaceError
 from minusface.peers.base import views_of
@@ -88,7 +89,7 @@ def _astronaut(size: int) -> list[UInt8]:
 
 def _bare(finding: Finding) -> Finding:
     """Without its pictures."""
-    extra = {k: v for k, v in finding.extra.items() if k not in ("stretched", "shown")}
+    extra = {k: v for k, v in finding.extra.items() if k not in ("stretched", "unmixed", "shown")}
     return replace(finding, picture="", extra=extra)
 
 
@@ -97,10 +98,11 @@ def _viewed(finding: Finding, bench: Bench, target: Target, faces: Tensor, out: 
     first = seen[:, :3].cpu()
     key = f"viewing-{target.name}"
     stretched = write_strip(out, f"{key}-stretched", seen_as(first))
+    unmixed = write_strip(out, f"{key}-unmixed", unmixed_as_seen(first))
     return replace(
         finding,
         picture=write_strip(out, key, first),
-        extra={**finding.extra, "stretched": stretched},
+        extra={**finding.extra, "stretched": stretched, "unmixed": unmixed},
     )
 
 

@@ -24,11 +24,12 @@ from minusface.errors import choice_error
 from minusface.peers.base import Views
 from minusface.protect import UNet
 from minusface.protect.generator import start_lively
-from minusface.recognize import standardize
+from minusface.recognize import Unmix, standardize
 
-Variant = Literal["", "re-encoded", "permutation known", "residue"]
+Variant = Literal["", "unmixed", "re-encoded", "permutation known", "residue"]
 NEEDS = {
     "": Access.IMAGES | Access.QUERY,
+    "unmixed": Access.IMAGES | Access.QUERY,
     "re-encoded": Access.IMAGES | Access.QUERY,
     "permutation known": Access.IMAGES | Access.QUERY | Access.PERMUTATIONS,
     # Learning towards the residue takes the generator, to make residues of one's own photos.
@@ -83,6 +84,7 @@ class Recovery:
         self.needs = NEEDS[variant]
         self.target: Target | None = None
         self.net: RecoveryNet | None = None
+        self.unmix: Unmix | None = None
         self.blind = math.inf
         """Validation loss of the mean, set by :meth:`fit`."""
 
@@ -94,6 +96,8 @@ class Recovery:
         """
         target.admit(self.name, self.needs)
         self.target, bench = target, self.bench
+        if self.variant == "unmixed":
+            self.unmix = Unmix(bench.scene.train.crops([0]).shape[-1]).to(bench.device)
         held, wanted = self._validation(target)
         net = self._fresh(held, wanted).to(bench.device)
         self.net = net
@@ -175,6 +179,8 @@ class Recovery:
         images = seen.protected
         # As they are, and with each colour standardised: protected images fill little of their range.
         plain = torch.cat([images, standardize(images)], 1)
+        if self.unmix is not None:
+            return torch.cat([self.unmix(images), plain], 1)
         if self.variant == "re-encoded":
             assert self.target is not None
             parts = torch.split(images, 3, 1)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from minusface.audit.finding import Finding, find
+from minusface.audit.finding import Finding, find, strongest_recovery
 from minusface.audit.linkage import SERVED
 from minusface.audit.plan import Audit
 
 DECIBELS = ("psnr",)
-PLAIN = ("ssim", "lpips", "cosine", "auc", "d_sys", "explained", "contours", "contours of others")
+OUTLINES = ("contours", "contours of others", "contours, unmixed", "contours of others, unmixed")
+PLAIN = ("ssim", "lpips", "cosine", "auc", "d_sys", "explained", *OUTLINES)
 HEADS = {
     "ssim": "SSIM",
     "psnr": "PSNR, dB",
@@ -22,15 +23,16 @@ HEADS = {
 }
 TEXTS = ("attacker", "learning")
 METHODS = (
-    *("service accuracy", "served alike", "seen: SSIM", "contours", "faces found"),
+    *("service accuracy", "served alike", "seen: SSIM", "contours", "unmixed", "faces found"),
     *("recovered: SSIM", "PSNR, dB", "AUC", "replay", "linked, 1:1", "linked, top-1"),
     *("PNG, bytes", "client, ms"),
 )
 LEGEND = (
     "The service's accuracy is better when higher, all measures of attacks when lower. Served alike: pairs "
     "told right, both sides protected, by a recogniser trained on each method in the same way and for this "
-    "audit's budget, so that methods compare; the service's own was trained longer. – : not measured, or "
-    "there is no such thing."
+    "audit's budget, so that methods compare; the service's own was trained longer. Unmixed: contours behind "
+    "a filter that no shuffle changes. Recovered, linked: by the stronger of the attackers of equal access, "
+    "with the filter and without. – : not measured, or there is no such thing."
 )
 NONE = "–"
 
@@ -61,10 +63,13 @@ def methods(audit: Audit, target: str) -> list[Method]:
 
 
 def _attacked(findings: list[Finding], target: str, link: Finding | None) -> list[str]:
-    seen, back = find(findings, "viewing", target), find(findings, "recovery", target)
+    seen, back = find(findings, "viewing", target), strongest_recovery(findings, target)
     return [
         value_of(link, SERVED),
-        *(value_of(seen, name) for name in ("ssim", "contours", "faces found")),
+        *(
+            value_of(seen, name)
+            for name in ("ssim", "contours", "contours, unmixed", "faces found")
+        ),
         *(value_of(back, name) for name in ("ssim", "psnr", "auc", "replay")),
         *(value_of(link, name) for name in ("accuracy", "top-1")),
     ]

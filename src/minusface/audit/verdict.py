@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from minusface.audit.attack import ENOUGH_IMAGES
-from minusface.audit.finding import Finding, find
+from minusface.audit.finding import Finding, find, strongest_recovery
 
 # Where a rate counts as far above chance, as part of the way from the blind guess to the photo itself.
 LITTLE, MUCH = 0.15, 0.5
@@ -69,6 +69,7 @@ def _viewing(findings: list[Finding], target: str) -> list[Statement]:
                 f"the photo's, by {other:.2f} with another person's (the photo itself: 1.00).",
             )
         )
+    said += _unmixed(own, plain)
     rate, stretched = _value(own, "faces found"), _value(own, "faces found, stretched")
     if rate is None or stretched is None:
         return [
@@ -90,8 +91,24 @@ def _viewing(findings: list[Finding], target: str) -> list[Statement]:
     ]
 
 
+def _unmixed(own: Finding, plain: Finding | None) -> list[Statement]:
+    """Outlines behind the filter, on the scale of what the photo itself shows behind it."""
+    same, other = _value(own, "contours, unmixed"), _value(own, "contours of others, unmixed")
+    whole = _value(plain, "contours, unmixed")
+    if same is None or other is None or whole is None:
+        return []
+    return [
+        Statement(
+            _judged(part_of_the_way(same, other, whole)),
+            f"From an eye behind a filter that no shuffle changes (nothing learned): outlines correlate by "
+            f"{same:.2f} with the photo's edges, by {other:.2f} with another person's (the photo itself: "
+            f"{whole:.2f}).",
+        )
+    ]
+
+
 def _recovery(findings: list[Finding], target: str) -> list[Statement]:
-    own = find(findings, "recovery", target)
+    own = strongest_recovery(findings, target)
     plain = find(findings, "recovery", "unprotected")
     blind = find(findings, "recovery", "blind guess")
     if own is None or plain is None or blind is None:
@@ -101,6 +118,7 @@ def _recovery(findings: list[Finding], target: str) -> list[Statement]:
     ssim, cosine, auc = (own.measures[name] or 0.0 for name in ("ssim", "cosine", "auc"))
     pixels = part_of_the_way(ssim, blind.measures["ssim"] or 0.0, plain.measures["ssim"] or 0.0)
     who = part_of_the_way(auc, 0.5, plain.measures["auc"] or 0.0)
+    unmixed = ", which reads what no shuffle changes," if own.variant == "unmixed" else ""
     lower = " It was still improving when its budget ended." if own.still_improving else ""
     # An attack that was not done, or had hardly begun, cannot show that something is protected.
     seen = own.points[-1].images if own.points else 0
@@ -112,8 +130,8 @@ def _recovery(findings: list[Finding], target: str) -> list[Statement]:
     said = [
         Statement(
             least if looks == "yes" else looks,
-            f"From rebuilding the photo: a U-Net trained on queries reaches SSIM {ssim:.2f}, where a mean "
-            f"face has {blind.measures['ssim']:.2f} and the same network on the photo itself "
+            f"From rebuilding the photo: a U-Net trained on queries{unmixed} reaches SSIM {ssim:.2f}, where "
+            f"a mean face has {blind.measures['ssim']:.2f} and the same network on the photo itself "
             f"{plain.measures['ssim']:.2f}.{lower}",
         ),
         Statement(
@@ -145,7 +163,7 @@ def _trusted(findings: list[Finding]) -> bool:
 
 
 def _fixed(findings: list[Finding], target: str) -> list[Statement]:
-    own = find(findings, "recovery", target)
+    own = strongest_recovery(findings, target)
     if own is None or not _trusted(findings):
         return []
     cases = (

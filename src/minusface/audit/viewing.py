@@ -14,9 +14,12 @@ from minusface.audit.bench import Bench
 from minusface.audit.finding import Finding, Measures
 from minusface.audit.measures import likeness
 from minusface.errors import MinusfaceError
+from minusface.recognize.unmix import outlines
 from minusface.types import UInt8
 
 NAME = "viewing"
+# The part of an outline picture that is not shown as white.
+BRIGHT = 0.98
 
 
 def detection_rate(images: Tensor) -> float | None:
@@ -56,6 +59,29 @@ def contours(photos: Tensor, seen: Tensor) -> float:
     return float(np.mean([same_edges(photo, image) for photo, image in pairs]))
 
 
+def contours_unmixed(photos: Tensor, seen: Tensor) -> float:
+    """As :func:`contours`, of the outlines that no shuffle can hide: mean correlation.
+
+    Args:
+        photos: (B, 3, N, N) in [0, 1].
+        seen: the same.
+    """
+    from minusface.demo.pictures import correlation, edges
+
+    found = []
+    for photo, map_nn in zip(photos, outlines(seen), strict=True):
+        pixels = np.asarray(np.rint(photo.permute(1, 2, 0).numpy() * 255), np.uint8)
+        found.append(correlation(edges(pixels), map_nn.numpy()))
+    return float(np.mean(found))
+
+
+def unmixed_as_seen(images: Tensor) -> Tensor:
+    """What an eye sees behind the filter: outlines, white on black, (B, 3, N, N) in [0, 1]."""
+    maps_bnn = outlines(images[:, :3])
+    brightest = maps_bnn.flatten(1).quantile(BRIGHT, dim=1)[:, None, None].clamp_min(1e-6)
+    return (maps_bnn / brightest).clamp(0, 1)[:, None].expand(-1, 3, -1, -1)
+
+
 def run_viewing(bench: Bench, target: Target) -> list[Finding]:
     """SSIM, PSNR, and faces found, in the first of a crop's n images."""
     seen = bench.tests(target).protected[:, :3]
@@ -64,13 +90,17 @@ def run_viewing(bench: Bench, target: Target) -> list[Finding]:
     measures: Measures = likeness(seen[: len(truth)], truth)
     measures["contours"] = contours(truth, seen[: len(truth)])
     # What any two aligned faces share: the outline, the eyes' place.
-    measures["contours of others"] = contours(truth.roll(len(truth) // 2, 0), seen[: len(truth)])
+    others = truth.roll(len(truth) // 2, 0)
+    measures["contours of others"] = contours(others, seen[: len(truth)])
+    measures["contours, unmixed"] = contours_unmixed(truth, seen[: len(truth)])
+    measures["contours of others, unmixed"] = contours_unmixed(others, seen[: len(truth)])
     looked = seen[: bench.budget.detect]
     bench.show(0.3, f"{target.name}: looking for faces")
     measures["faces found"] = detection_rate(looked)
     bench.show(0.7, f"{target.name}: looking for faces")
     # An onlooker may stretch the contrast, as any photo program does.
     measures["faces found, stretched"] = detection_rate(seen_as(looked))
+    measures["faces found, unmixed"] = detection_rate(unmixed_as_seen(looked))
     notes = () if measures["faces found"] is not None else ("no face detector is installed",)
     key = bench.key(NAME, target)
     return [
@@ -83,7 +113,10 @@ def run_viewing(bench: Bench, target: Target) -> list[Finding]:
             failed=_failure(target.name, measures["faces found"]),
             notes=notes,
             picture=bench.picture(key, seen),
-            extra={"stretched": bench.picture(f"{key}-stretched", seen_as(seen[:6]))},
+            extra={
+                "stretched": bench.picture(f"{key}-stretched", seen_as(seen[:6])),
+                "unmixed": bench.picture(f"{key}-unmixed", unmixed_as_seen(seen[:6])),
+            },
         )
     ]
 

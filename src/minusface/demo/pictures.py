@@ -107,13 +107,18 @@ def stretch(image: npt.NDArray[np.float32]) -> UInt8:
 
 def same_edges(a: UInt8, b: UInt8) -> float:
     """Correlation of where two images (N, N, 3) have edges, whatever the colours; 0 where one has none."""
-    x, y = _edges(a).ravel(), _edges(b).ravel()
+    return correlation(edges(a), edges(b))
+
+
+def correlation(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
+    """Of two maps of the same size; 0 where one is flat."""
+    x, y = a.ravel(), b.ravel()
     if min(x.std(), y.std()) < 1e-6:
         return 0.0
     return float(np.corrcoef(x, y)[0, 1])
 
 
-def _edges(image: UInt8) -> npt.NDArray[np.float32]:
+def edges(image: UInt8) -> npt.NDArray[np.float32]:
     """The largest slope of the three colours at each pixel, after a slight blur."""
     smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1.0)
     across, down = cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)

@@ -22,6 +22,7 @@ from minusface.recognize.heads import (
 from minusface.recognize.iresnet import IResNet
 from minusface.recognize.mobilefacenet import MobileFaceNet, mobilefacenet
 from minusface.recognize.recognizer import Recognizer, RecognizerKind, standardize, warm_start
+from minusface.recognize.unmix import Unmix
 
 __all__ = [
     "BACKBONES",
@@ -40,6 +41,7 @@ __all__ = [
     "RecognizerKind",
     "Teacher",
     "TeacherFile",
+    "Unmix",
     "build_backbone",
     "build_head",
     "head_loss",

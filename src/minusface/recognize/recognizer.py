@@ -17,6 +17,7 @@ from minusface import checkpoint
 from minusface.config import InputTransform, RecognizerConfig
 from minusface.errors import MinusfaceError, choice_error
 from minusface.recognize.backbones import build_backbone
+from minusface.recognize.unmix import Unmix
 from minusface.types import FaceCrop, ProtectedImage, Template
 from minusface.weights import resolve
 
@@ -82,16 +83,22 @@ class Recognizer(nn.Module):
         self.in_channels = in_channels
         self.size = size
         self.kind: RecognizerKind = kind
-        self.backbone = build_backbone(config.backbone, in_channels, config.embedding_size, size)
+        self.unmix: Unmix | None = None
+        if config.input == "unmixed" and kind != "features":
+            self.unmix = Unmix(size)
+        read = in_channels if self.unmix is None else self.unmix.channels(in_channels)
+        self.backbone = build_backbone(config.backbone, read, config.embedding_size, size)
 
     def prepare(self, pixels: Tensor) -> Tensor:
-        """The input transform: (B, C, H, W) to the same.
+        """The input transform: (B, C, H, W) to the same, or with ``unmixed`` to (B, 7C, H, W).
 
-        ``standardized`` applies to protected images and crops; ``rescaled`` brings protected images from
-        [0, 1] to [-1, 1], where crops are already; features stay as they are.
+        ``standardized`` and ``unmixed`` apply to protected images and crops; ``rescaled`` brings protected
+        images from [0, 1] to [-1, 1], where crops are already; features stay as they are.
         """
         if self.kind == "features" or self.config.input == "as_is":
             return pixels
+        if self.unmix is not None:
+            return cast(Tensor, self.unmix(pixels))
         if self.config.input == "standardized":
             return standardize(pixels)
         return pixels * 2.0 - 1.0 if self.kind == "protected" else pixels

@@ -1,0 +1,174 @@
+"""What the shuffle leaves of a face, whatever the permutation: an input transform of the receiver's own.
+
+No part of the paper. The decoder weighs a pixel's channels by smooth fields, half a period to four over a
+side, so that around a pixel a protected image is a linear mixture of a few pictures in three colours; the
+permutation decides on the mixture, and every seventh of a side there is another one. What no mixture changes:
+let ``f_i`` be responses of fixed filters, a colour at a time, and C the colours' covariance around the pixel.
+Then for any mixture M of the colours ``(M f_i)^T (M C M^T)^-1 (M f_j) = f_i^T C^-1 f_j``. These products are
+what the backbone gets: how steep and how bent the picture is, in units of what is around, signs only relative
+to one another. Nothing is learned, and nothing must be known of generator or permutation: an eye can look at
+them as well as a recogniser.
+
+Legend: B batch, n images a crop, P = B*n, C = 3 colours, K filters, G = K*(K+1)/2 products, N side in pixels,
+M side of the coarse grid.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations_with_replacement
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+from minusface.errors import MinusfaceError
+
+# Standard deviation of the neighbourhood, in parts of a side: mixtures change about every seventh of it.
+NEIGHBOURHOOD = 6 / 112
+# Neighbourhoods are summed up on every fourth pixel: they change slowly.
+COARSE = 4
+# Where fewer than three pictures are mixed, some direction of the colours holds noise alone; this part of
+# the mean variance keeps it from being blown up, and a third of an 8-bit step does where all is flat.
+RIDGE = 0.02
+FLOOR = (0.36 / 255) ** 2
+# Below it products are taken as they are, above it their root: a few edges would outshout everything.
+KNEE = 0.1
+FILTERS = 6
+# Images whose intermediate results fit a processor's cache.
+CACHED = 8
+PRODUCTS = tuple(combinations_with_replacement(range(FILTERS), 2))
+# Places of the squared slopes among them.
+ACROSS, DOWN = PRODUCTS.index((1, 1)), PRODUCTS.index((2, 2))
+Colours = tuple[Tensor, Tensor, Tensor]
+
+
+class Unmix(nn.Module):
+    """(B, 3n, N, N) to (B, 21n, N, N): products of filter responses that no mixture of colours changes.
+
+    Args:
+        size: N.
+
+    Raises:
+        MinusfaceError: a size that four does not divide.
+    """
+
+    blur_nn: Tensor
+    gather_mn: Tensor
+    spread_nm: Tensor
+
+    def __init__(self, size: int = 112) -> None:
+        super().__init__()
+        if size < 2 * COARSE or size % COARSE:
+            raise MinusfaceError(f"input 'unmixed': size {size}, expected a multiple of {COARSE}")
+        blur_nn = _gaussian(size, NEIGHBOURHOOD * size)
+        centres = torch.arange(COARSE // 2, size, COARSE)
+        for name, value in {
+            "blur_nn": blur_nn,
+            "gather_mn": blur_nn[centres],
+            "spread_nm": _between(size, centres),
+        }.items():
+            self.register_buffer(name, value, persistent=False)
+
+    @staticmethod
+    def channels(images: int) -> int:
+        """Channels it makes of so many of protected images."""
+        return images // 3 * len(PRODUCTS)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class; any float type in, float32 out."""
+        batch, channels, size = images.shape[:3]
+        with torch.autocast(images.device.type, enabled=False):
+            colours_pcnn = images.float().reshape(-1, 3, size, size)
+            if images.device.type == "cpu" and not torch.compiler.is_compiling():
+                parts = torch.split(colours_pcnn, CACHED)
+                found_pgnn = torch.cat([self._products(part) for part in parts])
+            else:
+                found_pgnn = self._products(colours_pcnn)
+        return found_pgnn.reshape(batch, self.channels(channels), size, size)
+
+    def _products(self, colours_pcnn: Tensor) -> Tensor:
+        """(P, 3, N, N) to (P, G, N, N)."""
+        detail_pcnn = colours_pcnn - self.blur_nn @ colours_pcnn @ self.blur_nn.T
+        white = _whitened(_responses(detail_pcnn), self._covariance(detail_pcnn))
+        found_pgnn = torch.stack([_dot(white[i], white[j]) for i, j in PRODUCTS], 1)
+        return found_pgnn * (found_pgnn.abs() + KNEE).rsqrt()
+
+    def _covariance(self, detail_pcnn: Tensor) -> list[Tensor]:
+        """Of the colours around each pixel, entries 00, 01, 02, 11, 12, 22: (P, N, N) each.
+
+        Interpolated as it is, not its root or inverse: it follows a mixture of the colours linearly.
+        """
+        r, g, b = detail_pcnn.unbind(1)
+        products = torch.stack([r * r, r * g, r * b, g * g, g * b, b * b], 1)
+        coarse = self.gather_mn @ products @ self.gather_mn.T
+        rr, rg, rb, gg, gb, bb = (self.spread_nm @ coarse @ self.spread_nm.T).unbind(1)
+        ridge = (rr + gg + bb) * (RIDGE / 3) + FLOOR
+        return [rr + ridge, rg, rb, gg + ridge, gb, bb + ridge]
+
+
+def outlines(images: Tensor) -> Tensor:
+    """How steep images are at each pixel, in units of what is around: what an eye would look at.
+
+    Args:
+        images: (B, 3, N, N) floats in [0, 1].
+
+    Returns:
+        (B, N, N), 0 and more; the same, but for the ridge, whatever mixture the colours went through.
+    """
+    products: Tensor = Unmix(images.shape[-1]).to(images.device)(images)
+    # A product p was scaled to p / sqrt(p + KNEE): near enough to a root to be added up as lengths are.
+    steep: Tensor = (products[:, ACROSS].square() + products[:, DOWN].square()).sqrt()
+    return steep
+
+
+def _responses(detail_pcnn: Tensor) -> list[Tensor]:
+    """The detail itself, its slopes across and down, its bends: K of (P, C, N, N)."""
+    across, down = _slopes(detail_pcnn)
+    bend, twist = _slopes(across)
+    return [detail_pcnn, across, down, bend, _slopes(down)[1], twist]
+
+
+def _slopes(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Differences of the neighbours, across and down."""
+    wide = nnf.pad(images, (1, 1, 1, 1), mode="replicate")
+    across = wide[..., 1:-1, 2:] - wide[..., 1:-1, :-2]
+    return across, wide[..., 2:, 1:-1] - wide[..., :-2, 1:-1]
+
+
+def _whitened(responses: list[Tensor], covariance: list[Tensor]) -> list[Colours]:
+    """Each response times the inverse of the covariance's Cholesky factor, colour by colour."""
+    c00, c01, c02, c11, c12, c22 = covariance
+    i00 = c00.rsqrt()
+    l10, l20 = c01 * i00, c02 * i00
+    i11 = (c11 - l10 * l10).rsqrt()
+    l21 = (c12 - l20 * l10) * i11
+    i22 = (c22 - l20 * l20 - l21 * l21).rsqrt()
+    found = []
+    for response in responses:
+        r, g, b = response.unbind(1)
+        first = r * i00
+        second = (g - l10 * first) * i11
+        found.append((first, second, (b - l20 * first - l21 * second) * i22))
+    return found
+
+
+def _dot(a: Colours, b: Colours) -> Tensor:
+    """a0 b0 + a1 b1 + a2 b2."""
+    return torch.addcmul(torch.addcmul(a[0] * b[0], a[1], b[1]), a[2], b[2])
+
+
+def _gaussian(size: int, deviation: float) -> Tensor:
+    """(N, N), rows add up to 1; cut off at three standard deviations and at the border."""
+    places = torch.arange(size, dtype=torch.float64)
+    away_nn = (places[:, None] - places).abs() / deviation
+    weight_nn = torch.exp(-away_nn.square() / 2) * (away_nn <= 3)
+    return (weight_nn / weight_nn.sum(1, keepdim=True)).float()
+
+
+def _between(size: int, centres: Tensor) -> Tensor:
+    """(N, M), linear interpolation between the places of the coarse grid, constant beyond its ends."""
+    places = torch.arange(size, dtype=torch.float64)[:, None]
+    near_nm = (
+        1 - (places.clamp(int(centres[0]), int(centres[-1])) - centres).abs() / COARSE
+    ).clamp_min(0)
+    return near_nm.float()
