@@ -7,18 +7,24 @@ from pathlib import Path
 import torch
 
 from minusface import checkpoint
-from minusface.config import CodecConfig, GeneratorConfig, RecognizerConfig
+from minusface.config import CodecConfig, GeneratorConfig, InputTransform, RecognizerConfig
 from minusface.protect import Protector
 from minusface.recognize import Recognizer
 
 SIZE, WIDTH, DIMENSIONS = 32, 2, 16
 
 
-def tiny_checkpoint(folder: Path, copies: int = 1, codec: str = "dct", size: int = SIZE) -> Path:
+def tiny_checkpoint(
+    folder: Path,
+    copies: int = 1,
+    codec: str = "dct",
+    size: int = SIZE,
+    input: InputTransform = "standardized",
+) -> Path:
     """Seeded weights; the recogniser's batch norms have seen protected noise."""
     torch.manual_seed(0)
     protector = Protector(CodecConfig(codec, size=size), GeneratorConfig(WIDTH), copies)
-    config = RecognizerConfig("ir_lite", DIMENSIONS, "standardized")
+    config = RecognizerConfig("ir_lite", DIMENSIONS, input)
     recognizer = Recognizer(config, 3 * copies, size)
     recognizer.train()
     with torch.no_grad():

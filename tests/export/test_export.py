@@ -87,6 +87,16 @@ def test_parity_in_openvino(made: tuple[Path, Path, ExportCard], batch: int) -> 
     assert np.abs(template - RecognizerModel(out, threads=1).embed(sent)).max() <= 1e-4
 
 
+def test_an_unmixing_recogniser_keeps_its_first_step_in_float32(tmp_path: Path) -> None:
+    """Its covariances are far below what half precision, or eight bits, can hold."""
+    path = tiny_checkpoint(tmp_path / "checkpoint", copies=2, input="unmixed")
+    export(path, tmp_path / "out", ("float16", "int8"))
+    found = check_parity(path, tmp_path / "out", ("float32", "float16", "int8"))["recognizer"]
+    assert max(found["float32"].values()) <= 1e-4
+    assert max(found["float16"].values()) <= 0.05
+    assert max(found["int8"].values()) <= 0.3
+
+
 def test_parity_is_measured_and_held_to(made: tuple[Path, Path, ExportCard]) -> None:
     path, out, _ = made
     found = check_parity(path, out, ("float32", "float16"))

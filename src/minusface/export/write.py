@@ -66,8 +66,9 @@ def export(
     files: dict[str, dict[str, dict[str, Any]]] = {half: {} for half in halves}
     for half, module in halves.items():
         data = to_onnx(module, example(protector, half, 2), half, opset)
+        exactly = half == "recognizer" and recognizer.config.input == "unmixed"
         for variant in wanted:
-            data_variant = convert(data, variant)
+            data_variant = convert(data, variant, exactly)
             name = f"{half}.onnx" if variant == "float32" else f"{half}.{variant}.onnx"
             write_atomically(Path(out) / name, data_variant)
             sha = hashlib.sha256(data_variant).hexdigest()
@@ -145,16 +146,23 @@ def _tidied(model: Any) -> bytes:
     return data
 
 
-def convert(data: bytes, variant: str) -> bytes:
-    """A float32 model as one of :data:`VARIANTS`; inputs and outputs stay as they are."""
+def convert(data: bytes, variant: str, exactly: bool = False) -> bytes:
+    """A float32 model as one of :data:`VARIANTS`; inputs and outputs stay as they are.
+
+    Args:
+        data: the model.
+        variant: which.
+        exactly: leave what comes before the first convolution in float32.
+    """
     if variant == "float32":
         return data
     import onnx
 
+    before_first = _before_first_convolution(onnx.load_from_string(data)) if exactly else []
     if variant == "float16":
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
-        half = convert_float_to_float16(onnx.load_from_string(data), keep_io_types=True)
+        half = convert_float_to_float16(onnx.load_from_string(data), keep_io_types=True, node_block_list=before_first)
         return bytes(half.SerializeToString())
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -163,10 +171,22 @@ def convert(data: bytes, variant: str) -> bytes:
         before.write_bytes(data)
         logging.getLogger().disabled, was = True, logging.getLogger().disabled
         try:
-            quantize_dynamic(before, after, weight_type=QuantType.QInt8)
+            quantize_dynamic(
+                before, after, weight_type=QuantType.QInt8, nodes_to_exclude=before_first
+            )
         finally:
             logging.getLogger().disabled = was
         return after.read_bytes()
+
+
+def _before_first_convolution(model: Any) -> list[str]:
+    """Names of the nodes, which stand in the order they are computed in."""
+    names: list[str] = []
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            break
+        names.append(node.name)
+    return names
 
 
 def _require() -> None:
