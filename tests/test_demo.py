@@ -134,6 +134,7 @@ def test_report_stands_alone_and_shows_no_other_photo(done: tuple[Path, Findings
     assert set(beside) == {
         "photo", "crop", "regenerated", "residue",
         "protected-1", "protected-2", "protected-3", "stretched-1", "stretched-2", "stretched-3",
+        "outlined-1", "outlined-2", "outlined-3",
     }  # fmt: skip
     assert not [path for path in out.rglob("*.png") if path.parent.name != "pictures"]
 
@@ -250,6 +251,8 @@ def test_words_admit_what_is_not_good() -> None:
     assert "may be chance" in told
     assert "contours of the face show through" in told
     assert "may be made out by eye" in told
+    assert "they show the face" in " ".join(sentences(findings(0.89, outlines=0.4)))
+    assert "they tell little" in " ".join(sentences(findings(0.89, outlines=0.1)))
     little = " ".join(sentences(findings(0.89, contours=0.05)))
     assert "few contours show through" in little
     assert "not blank" in told
@@ -260,7 +263,7 @@ def test_words_admit_what_is_not_good() -> None:
 def pictures() -> Pictures:
     grey = np.full((112, 112, 3), 128, np.uint8)
     images = ProtectedImage(torch.full((3, 3, 112, 112), 0.5))
-    return Pictures(grey, grey, grey, grey, [grey] * 3, [grey] * 3, 1.0, 0.1, images)
+    return Pictures(grey, grey, grey, grey, *[[grey] * 3] * 3, 1.0, 0.1, 0.1, images)
 
 
 def test_report_escapes_what_comes_from_outside() -> None:

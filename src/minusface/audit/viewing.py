@@ -18,8 +18,6 @@ from minusface.recognize.unmix import outlines
 from minusface.types import UInt8
 
 NAME = "viewing"
-# The part of an outline picture that is not shown as white.
-BRIGHT = 0.98
 
 
 def detection_rate(images: Tensor) -> float | None:
@@ -77,9 +75,9 @@ def contours_unmixed(photos: Tensor, seen: Tensor) -> float:
 
 def unmixed_as_seen(images: Tensor) -> Tensor:
     """What an eye sees behind the filter: outlines, white on black, (B, 3, N, N) in [0, 1]."""
-    maps_bnn = outlines(images[:, :3])
-    brightest = maps_bnn.flatten(1).quantile(BRIGHT, dim=1)[:, None, None].clamp_min(1e-6)
-    return (maps_bnn / brightest).clamp(0, 1)[:, None].expand(-1, 3, -1, -1)
+    from minusface.demo.pictures import white_outlines
+
+    return white_outlines(images[:, :3])
 
 
 def run_viewing(bench: Bench, target: Target) -> list[Finding]:

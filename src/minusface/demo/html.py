@@ -137,12 +137,15 @@ def picture_row(found: Findings, pictures: Pictures) -> str:
         for number, image in enumerate(pictures.protected)
     ]
     seen = [figure(image, "contrast stretched") for image in pictures.stretched]
+    behind = [figure(image, "outlines") for image in pictures.outlined]
     return (
         f'<div class="row">{"".join(first)}</div>'
         '<div class="groups"><div class="group"><div class="title">Protected: what leaves the client, under '
         f"three permutations</div>{''.join(sent)}</div>"
         '<div class="group"><div class="title">The same three as the recogniser standardises them: look '
-        f"here for what shows through</div>{''.join(seen)}</div></div>"
+        f"here for what shows through</div>{''.join(seen)}</div>"
+        '<div class="group"><div class="title">The same three behind a filter that no permutation changes: '
+        f"anybody can apply it</div>{''.join(behind)}</div></div>"
         '<p class="note">This file holds the photo and the crop. It stays on this machine unless you '
         "pass it on. The faces trained and evaluated on are not in it.</p>"
     )

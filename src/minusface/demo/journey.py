@@ -110,6 +110,7 @@ def conclude(
         same_photo=agreement(Recognizer.load(checkpoint), pictures.images),
         residue_levels=pictures.residue_levels,
         contours=pictures.contours,
+        outlines=pictures.outlines,
         ssim=measured.ssim,
         psnr=measured.psnr,
         similarity_crops=measured.crops,

@@ -12,13 +12,17 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from minusface.demo.photo import Portrait
 from minusface.protect import Protector, permutation_of_key
+from minusface.recognize.unmix import outlines
 from minusface.types import FaceCrop, ProtectedImage, UInt8
 
 LONGEST = 480  # side of the photo in the report, pixels
 PERMUTATIONS = 3
+# The part of an outline picture that is not shown as white.
+BRIGHT = 0.98
 GREEN = (72, 199, 116)
 
 
@@ -33,10 +37,14 @@ class Pictures:
     protected: list[UInt8]
     stretched: list[UInt8]
     """The protected images with every colour standardised, as the recogniser first does."""
+    outlined: list[UInt8]
+    """What no permutation changes in them, as white outlines: anybody can look at that."""
     residue_levels: float
     """Standard deviation of the decoded residue, in grey levels."""
     contours: float
     """Correlation of edges in the crop with edges in its protected images, mean of the three."""
+    outlines: float
+    """The same, of the outlines that no permutation changes."""
     images: ProtectedImage
     """The protected images as floats, (3, 3n, N, N)."""
 
@@ -49,7 +57,8 @@ class Pictures:
             "residue": self.residue,
         }
         named |= {f"protected-{i + 1}": image for i, image in enumerate(self.protected)}
-        return named | {f"stretched-{i + 1}": image for i, image in enumerate(self.stretched)}
+        named |= {f"stretched-{i + 1}": image for i, image in enumerate(self.stretched)}
+        return named | {f"outlined-{i + 1}": image for i, image in enumerate(self.outlined)}
 
 
 @torch.inference_mode()
@@ -79,8 +88,17 @@ def make_pictures(portrait: Portrait, protector: Protector, seed: int) -> Pictur
         residue=ProtectedImage(residue).to_uint8()[0],
         protected=list(first.to_uint8()),
         stretched=[stretch(image) for image in first.pixels.numpy()],
+        outlined=list(ProtectedImage(white_outlines(first.pixels)).to_uint8()),
         residue_levels=float((residue * 255).std()),
         contours=float(np.mean([same_edges(portrait.crop, image) for image in first.to_uint8()])),
+        outlines=float(
+            np.mean(
+                [
+                    correlation(edges(portrait.crop), found.numpy())
+                    for found in outlines(first.pixels)
+                ]
+            )
+        ),
         images=images,
     )
 
@@ -103,6 +121,13 @@ def stretch(image: npt.NDArray[np.float32]) -> UInt8:
     unit = centred / np.maximum(image.std((1, 2), keepdims=True), 1e-4)
     whole = np.clip(0.5 + 0.25 * unit, 0, 1) * 255
     return np.ascontiguousarray(np.rint(whole).astype(np.uint8).transpose(1, 2, 0))
+
+
+def white_outlines(images: Tensor) -> Tensor:
+    """What no shuffle changes in images (B, 3, N, N), to be looked at: the same, in [0, 1]."""
+    maps_bnn = outlines(images)
+    brightest = maps_bnn.flatten(1).quantile(BRIGHT, dim=1)[:, None, None].clamp_min(1e-6)
+    return (maps_bnn / brightest).clamp(0, 1)[:, None].expand(-1, 3, -1, -1)
 
 
 def same_edges(a: UInt8, b: UInt8) -> float:

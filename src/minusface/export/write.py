@@ -162,7 +162,9 @@ def convert(data: bytes, variant: str, exactly: bool = False) -> bytes:
     if variant == "float16":
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
-        half = convert_float_to_float16(onnx.load_from_string(data), keep_io_types=True, node_block_list=before_first)
+        half = convert_float_to_float16(
+            onnx.load_from_string(data), keep_io_types=True, node_block_list=before_first
+        )
         return bytes(half.SerializeToString())
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
