@@ -91,6 +91,8 @@ class LossConfig:
     image, and against which it works (not in the paper)."""
     adversary_width: int = 16
     """Width of the attacker's U-Net."""
+    adversary_unmixed: bool = False
+    """The attacker also reads what no permutation changes around a pixel (as recognizer.input: unmixed)."""
     views: int = 2
     """Permutations an image for that recogniser and that attacker."""
     sparsity: float = 0.0

@@ -109,7 +109,9 @@ def useless(config: TrainConfig) -> list[str]:
     if config.distill.teacher is None:
         reasons["distill."] = "distill.teacher is not given"
     if config.loss.adversary == 0:
-        reasons["loss.adversary_width"] = "loss.adversary is 0"
+        reasons |= dict.fromkeys(
+            ("loss.adversary_width", "loss.adversary_unmixed"), "loss.adversary is 0"
+        )
         if config.loss.shuffled == 0:
             reasons["loss.views"] = "loss.shuffled and loss.adversary are 0"
     if config.task == "toy":

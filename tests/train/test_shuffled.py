@@ -151,6 +151,19 @@ def test_the_generator_works_against_the_attacker() -> None:
     assert sum("adversary" in name for name in found) > 20
 
 
+def test_the_attacker_may_read_what_no_permutation_changes() -> None:
+    """And the generator then learns through the filter."""
+    loss = replace(AGAINST, adversary_unmixed=True)
+    task, faces = task_of(settings(loss=loss)).train(), batch()
+    assert task.adversary is not None
+    assert task.adversary.unet.first.in_channels == 24
+    assert task.protector is not None
+    task(faces, torch.Generator().manual_seed(0))["total"].backward()
+    for parameter in task.protector.generator.parameters():
+        assert parameter.grad is not None
+        assert bool(parameter.grad.isfinite().all())
+
+
 def test_the_attacker_has_the_recognisers_rate_and_is_no_part_of_the_model(tmp_path: Path) -> None:
     config = settings(loss=replace(AGAINST, beta=1.0), out=str(tmp_path / "one"))
     whole = train(config)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from minusface.protect.generator import UNet, start_lively
-from minusface.recognize import standardize
+from minusface.recognize import Unmix, standardize
 
 
 class _Reversed(torch.autograd.Function):
@@ -37,16 +37,24 @@ class Adversary(nn.Module):
     Args:
         width: of the U-Net.
         weight: of its loss, where it works on the generator.
+        unmixed: N, to let it read what no permutation changes, too; None for protected images alone.
     """
 
-    def __init__(self, width: int, weight: float) -> None:
+    def __init__(self, width: int, weight: float, unmixed: int | None = None) -> None:
         super().__init__()
         self.weight = weight
+        self.unmix = None if unmixed is None else Unmix(unmixed)
         self.unet = UNet(3, width)
+        if self.unmix is not None:
+            self.unet = UNet(3 + Unmix.channels(3), width)
+            self.unet.project = nn.Conv2d(width, 3, 1)
         start_lively(self.unet)
 
     def forward(self, protected: Tensor) -> Tensor:
         """Protected images (B, 3, N, N) in [0, 1] to photos (B, 3, N, N), RGB around [-1, 1], float32."""
         seen: Tensor = _Reversed.apply(protected, self.weight)  # type: ignore[no-untyped-call]
-        rebuilt: Tensor = self.unet(standardize(seen)).regenerated
+        inputs = standardize(seen)
+        if self.unmix is not None:
+            inputs = torch.cat([inputs, self.unmix(seen)], 1)
+        rebuilt: Tensor = self.unet(inputs).regenerated
         return rebuilt.float()

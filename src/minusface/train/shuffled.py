@@ -46,7 +46,8 @@ class ShuffledStageOne(StageOne):
         if weights.shuffled > 0:
             self.viewer = Recognizer(config.recognizer, 3, size, "protected")
         if weights.adversary > 0:
-            self.adversary = Adversary(weights.adversary_width, weights.adversary)
+            unmixed = size if weights.adversary_unmixed else None
+            self.adversary = Adversary(weights.adversary_width, weights.adversary, unmixed)
 
     def recognizers(self) -> list[Recognizer]:
         """Of the residue, and of protected images."""
