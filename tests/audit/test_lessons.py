@@ -11,12 +11,16 @@ import torch
 from minusface.audit.attack import Fit
 from minusface.audit.bench import Bench
 from minusface.audit.lessons import prepare
-from minusface.peers import DctDp, DuetFace, Peep
+from minusface.peers import DctDp, DuetFace, Peep, ProFace
 from minusface.peers.base import Protection
 from tests.audit.conftest import TINY
 
 LESSON = Fit(steps=8, batch_size=8, lr=1e-3, validate_every=4)
-MAKE: dict[str, Callable[[], Protection]] = {"dctdp": DctDp, "duetface": DuetFace}
+MAKE: dict[str, Callable[[], Protection]] = {
+    "dctdp": DctDp,
+    "duetface": DuetFace,
+    "proface": ProFace,
+}
 
 
 def taught(make_bench: Callable[..., Bench], name: str, steps: int = 8) -> tuple[Protection, Bench]:
@@ -56,4 +60,4 @@ def test_people_under_attack_teach_nothing(
         raise AssertionError("the test people were looked at")
 
     monkeypatch.setattr(bench.scene.test, "crops", forbidden)
-    prepare(bench, [DctDp(), DuetFace(), Peep()])
+    prepare(bench, [DctDp(), DuetFace(), ProFace(), Peep()])

@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from minusface.errors import MinusfaceError
-from minusface.peers import DctDp, DuetFace, InstaHide, LdpSlicing, PartialFace, Peep, PpfrFd
+from minusface.peers import (
+    DctDp,
+    DuetFace,
+    InstaHide,
+    LdpSlicing,
+    PartialFace,
+    Peep,
+    PpfrFd,
+    ProFace,
+)
 from minusface.peers.base import Carded, Fitted, Protection, Taught
 from minusface.peers.catalogue import PEERS, cards
 from minusface.peers.dctdp import DealtBudget, spread
@@ -264,3 +273,38 @@ def test_bad_settings_of_peers_are_one_line() -> None:
         InstaHide(1)
     with pytest.raises(MinusfaceError, match="64 frequencies kept"):
         DuetFace(64)
+
+
+class Fine(torch.nn.Module):
+    """A recogniser of what a blur takes away: differences of neighbours in one row."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        row = images[:, 0, 8]
+        return row[:, 1:] - row[:, :-1]
+
+
+def test_proface_looks_like_the_blur_and_carries_what_the_blur_takes_away() -> None:
+    peer, some = ProFace(), crops(8, 16)
+    torch.manual_seed(0)
+    pupil = peer.pupil(some, 15)
+    pupil.recognizer = Fine()  # type: ignore[assignment]
+    wanted = Fine()((some + 1) / 2)
+
+    def told(rows: torch.Tensor) -> float:
+        return float(torch.nn.functional.cosine_similarity(rows, wanted).mean())
+
+    blurred = peer.obfuscation.protect(some, seed())
+    optimizer = torch.optim.Adam(pupil.fusion.parameters(), lr=3e-3)
+    for _ in range(60):
+        (row,) = pupil(some, seed())
+        assert pupil.beside is not None
+        loss = 1 - torch.nn.functional.cosine_similarity(row, wanted).mean() + pupil.beside
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    peer.learn(pupil)
+    found = peer.protect(some, seed())
+    assert told(Fine()(found)) > told(Fine()(blurred)) + 0.3
+    assert (found - blurred).abs().mean() < 0.2 * ((some + 1) / 2 - blurred).abs().mean()
+    with pytest.raises(MinusfaceError, match="not taught"):
+        ProFace().protect(some, seed())

@@ -44,7 +44,8 @@ def _teach(bench: Bench, peer: Taught, some: Tensor) -> None:
         crops = photos.crops(places).to(bench.device)
         wanted_now = targets[places].to(bench.device)
         parts: list[DistillLosses] = [distill(row, wanted_now) for row in pupil(crops, random)]
-        return torch.stack([part.total for part in parts]).sum()
+        beside = [] if pupil.beside is None else [pupil.beside]
+        return torch.stack([*(part.total for part in parts), *beside]).sum()
 
     def validate() -> float:
         random = seeded("lesson", bench.seed, peer.name)

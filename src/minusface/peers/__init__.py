@@ -18,6 +18,7 @@ from minusface.peers.minusface import MinusFace
 from minusface.peers.partialface import PartialFace
 from minusface.peers.peep import Peep
 from minusface.peers.ppfr_fd import PpfrFd
+from minusface.peers.proface import ProFace
 
 __all__ = [
     "Blur",
@@ -32,6 +33,7 @@ __all__ = [
     "Peep",
     "Pixelation",
     "PpfrFd",
+    "ProFace",
     "Protection",
     "Unprotected",
     "Views",

@@ -55,6 +55,9 @@ class Fitted(Protocol):
 class Pupil(nn.Module):
     """What a protection learns of itself, and the recogniser it learns it with."""
 
+    beside: Tensor | None = None
+    """A loss of the last call besides that of its embeddings, where there is one."""
+
     def forward(self, crops: Tensor, random: torch.Generator) -> list[Tensor]:
         """Embed crops as the server would see them.
 

@@ -13,6 +13,7 @@ from minusface.peers.ldp_slicing import LdpSlicing
 from minusface.peers.partialface import PartialFace
 from minusface.peers.peep import Peep
 from minusface.peers.ppfr_fd import PpfrFd
+from minusface.peers.proface import ProFace
 
 PEERS: dict[str, Callable[[], Protection]] = {
     "pixelation": Pixelation,
@@ -23,6 +24,7 @@ PEERS: dict[str, Callable[[], Protection]] = {
     "peep": Peep,
     "ldp-slicing": LdpSlicing,
     "duetface": DuetFace,
+    "proface": ProFace,
     "instahide": InstaHide,
 }
 SIMPLE = ("pixelation", "blur")
