@@ -43,8 +43,7 @@ class ProFace:
             "a network fuses photo and obfuscation; pixels are held to the obfuscation, identity to a "
             "recogniser's embedding of the photo",
             f"a Gaussian blur of {sigma:g} pixels obfuscates; a U-Net of width {WIDTH}; L1 of weight "
-            f"{LOOKS:g} for pixels; the recogniser is learned at the same time, in the place of one that is there "
-            "already",
+            f"{LOOKS:g} for pixels; the recogniser is learned at the same time, where the paper has one",
             bytes_of(self.images),
             "the fusion with a recogniser, which imitates one of plain faces",
         )
