@@ -183,13 +183,17 @@ def to_state(path: Path | str) -> Tensors:
     card = checkpoint.load_card(path)
     recognizer = card.model.get("recognizer") or {}
     backbone = str(recognizer.get("backbone"))
-    if not backbone.startswith("ir_") or backbone == "ir_lite":
+    if not backbone.startswith("ir_") or backbone.startswith("ir_lite"):
         raise MinusfaceError(f"{path}: backbone {backbone}, which TFace does not have")
     if card.model.get("codec") and card.model["codec"].get("name") != "dct":
         raise MinusfaceError(f"{path}: codec {card.model['codec'].get('name')}, TFace has dct only")
     if card.model.get("n_duplicate", 1) != 1:
         raise MinusfaceError(f"{path}: n_duplicate {card.model['n_duplicate']}, TFace has 1 only")
-    if recognizer.get("kind") == "protected" and recognizer.get("input") != "as_is":
+    # Crops are in [-1, 1] already; features are never transformed.
+    allowed = {"protected": ("as_is",), "crop": ("as_is", "rescaled")}.get(
+        recognizer.get("kind", "")
+    )
+    if allowed and recognizer.get("input") not in allowed:
         raise MinusfaceError(
             f"{path}: its recogniser reads {recognizer.get('input')} images, TFace's reads them as_is"
         )
