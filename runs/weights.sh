@@ -9,19 +9,16 @@ make --no-print-directory setup
 minusface=".venv/bin/minusface"
 faces="../shared/faces/lfw-112x112"
 protocol="../shared/faces/lfw-protocol"
-train() {
-  local config="$1" run="runs/default/$1" resume=()
-  shift
+for task in plain stage1 stage2; do
+  run="runs/default/$task"
+  resume=()
   if [ -f "$run/last/card.json" ]; then resume=(--resume); fi
-  "$minusface" train "configs/default/$config.yaml" "${resume[@]}" "$@"
-}
+  "$minusface" train "configs/default/$task.yaml" "${resume[@]}" "$@"
+done
 # The last checkpoint, not the best: nothing is chosen on the people it is tested on.
-for task in plain stage1 stage2; do train "$task" "$@"; done
-"$minusface" pack runs/default/stage2/last --out runs/weights/stage2 --squeeze
-train stage2_unmixed "$@"
-"$minusface" pack runs/default/stage2_unmixed/last --out runs/weights/default
-"$minusface" pack runs/default/plain/last --out runs/weights/default-plain --squeeze
-for packed in runs/weights/default runs/weights/default-plain; do
+for name in default:stage2 default-plain:plain; do
+  packed="runs/weights/${name%%:*}"
+  "$minusface" pack "runs/default/${name##*:}/last" --out "$packed" --squeeze
   "$minusface" calibrate "$packed" --faces "$faces" --people "$protocol/peopleDevTest.txt"
 done
 "$minusface" evaluate runs/weights/default-plain runs/weights/default --name unprotected --name protected \
