@@ -9,16 +9,19 @@ make --no-print-directory setup
 minusface=".venv/bin/minusface"
 faces="../shared/faces/lfw-112x112"
 protocol="../shared/faces/lfw-protocol"
-for task in plain stage1 stage2; do
-  run="runs/default/$task"
-  resume=()
+train() {
+  local config="$1" run="runs/default/$1" resume=()
+  shift
   if [ -f "$run/last/card.json" ]; then resume=(--resume); fi
-  "$minusface" train "configs/default/$task.yaml" "${resume[@]}" "$@"
-done
+  "$minusface" train "configs/default/$config.yaml" "${resume[@]}" "$@"
+}
 # The last checkpoint, not the best: nothing is chosen on the people it is tested on.
-for name in default:stage2 default-plain:plain; do
-  packed="runs/weights/${name%%:*}"
-  "$minusface" pack "runs/default/${name##*:}/last" --out "$packed" --squeeze
+for task in plain stage1 stage2; do train "$task" "$@"; done
+"$minusface" pack runs/default/stage2/last --out runs/weights/stage2 --squeeze
+train stage2_unmixed "$@"
+"$minusface" pack runs/default/stage2_unmixed/last --out runs/weights/default
+"$minusface" pack runs/default/plain/last --out runs/weights/default-plain --squeeze
+for packed in runs/weights/default runs/weights/default-plain; do
   "$minusface" calibrate "$packed" --faces "$faces" --people "$protocol/peopleDevTest.txt"
 done
 "$minusface" evaluate runs/weights/default-plain runs/weights/default --name unprotected --name protected \
