@@ -1,9 +1,14 @@
-"""Progress on a terminal, silence where nobody looks."""
+"""Progress: a bar on a terminal; of long work now and then a line in a log file; else silence."""
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+# Seconds between lines in a log file.
+EVERY = 30.0
 
 
 @contextmanager
@@ -49,11 +54,15 @@ def bar_of(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def noted_bar(what: str) -> Iterator[Callable[[float, str], None]]:
-    """A bar on stderr that also says what is being done; gives a function of the part done and a note."""
+    """A bar on stderr that also says what is being done, in a log file a line now and then; gives a function
+    of the part done and a note."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines(what)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -61,8 +70,19 @@ def noted_bar(what: str) -> Iterator[Callable[[float, str], None]]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(what, total=1.0, note="")
         yield lambda part, note: progress.update(task, completed=part, note=note)
+
+
+def _lines(what: str) -> Callable[[float, str], None]:
+    """Tells of long work in lines; of short work nothing."""
+    last = time.monotonic()
+
+    def tell(part: float, note: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= EVERY:
+            last = time.monotonic()
+            print(f"{what} {100 * part:3.0f} %  {note}", file=sys.stderr, flush=True)
+
+    return tell

@@ -45,13 +45,16 @@ class ShuffledStageOne(StageOne):
         self.adversary: Adversary | None = None
         if weights.shuffled > 0:
             self.viewer = Recognizer(config.recognizer, 3, size, "protected")
+        # A third of a step's time, for a gradient that nobody asks for.
+        self.reads_residue = weights.beta > 0 or self.viewer is None
         if weights.adversary > 0:
             unmixed = size if weights.adversary_unmixed else None
             self.adversary = Adversary(weights.adversary_width, weights.adversary, unmixed)
 
     def recognizers(self) -> list[Recognizer]:
-        """Of the residue, and of protected images."""
-        return [self.recognizer] if self.viewer is None else [self.recognizer, self.viewer]
+        """Of the residue, unless it counts for nothing, and of protected images."""
+        own = [self.recognizer] if self.reads_residue else []
+        return own if self.viewer is None else [*own, self.viewer]
 
     def replicated(self) -> nn.ModuleList:
         """See :class:`Task`."""
@@ -85,8 +88,11 @@ class ShuffledStageOne(StageOne):
                 looked, faces.crops, sent(torch.stack(orders), faces.crops.device)
             )
         l1 = collectives.mean_over_processes(nnf.l1_loss(regenerated, faces.crops))
-        losses = self.identity(embeddings, faces, random)
-        total = weights.alpha * l1 + weights.beta * losses["identity"]
+        losses: Losses = {}
+        total = weights.alpha * l1
+        if self.reads_residue:
+            losses = self.identity(embeddings, faces, random)
+            total = total + weights.beta * losses["identity"]
         losses["l1"] = l1
         if self.viewer is not None:
             losses["shuffled"] = self.identity(seen, faces, random, views)["identity"]
@@ -103,7 +109,8 @@ class ShuffledStageOne(StageOne):
     def look_ahead(
         self, crops: Tensor, orders_vbf: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """As ``regenerate``, and protected images (V*B, 3, N, N) under the given permutations."""
+        """As ``regenerate``, and protected images (V*B, 3, N, N) under the given permutations; in the place
+        of embeddings that count for nothing (``loss.beta`` 0) the latent."""
         assert self.protector is not None
         codec, last = self.protector.codec, self.protector.generator.project
         assert isinstance(codec, BlockCodec)
@@ -111,8 +118,12 @@ class ShuffledStageOne(StageOne):
         generator, features = self.protector.generator, self.protector.read(crops)
         hidden, latent = generator.after_first(features.convolve(generator.first))
         regenerated = codec.decode_projected(hidden, last.weight, last.bias)
-        response = features.convolve(self.recognizer.first)
-        embeddings = self.recognizer.forward_difference(response, hidden, last.weight, last.bias)
+        embeddings = latent
+        if self.reads_residue:
+            response = features.convolve(self.recognizer.first)
+            embeddings = self.recognizer.forward_difference(
+                response, hidden, last.weight, last.bias
+            )
         views = [
             decode_difference(codec, features.weigh(order), hidden, last, order)
             for order in orders_vbf
