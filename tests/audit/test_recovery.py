@@ -16,6 +16,7 @@ from minusface.audit.plan import plan
 from minusface.audit.recovery import Recovery, run_blind, run_fixed, run_recovery, run_residue
 from minusface.errors import MinusfaceError
 from minusface.peers import MinusFace, Pixelation, Unprotected
+from minusface.peers.variants import variants_of
 from tests.audit.conftest import TINY
 
 Make = Callable[..., Bench]
@@ -69,10 +70,12 @@ def test_other_variants_run(bench: Bench, minusface: MinusFace) -> None:
 
 
 def test_what_is_shuffled_is_attacked_unmixed_too(bench: Bench, minusface: MinusFace) -> None:
-    names = [job.name for job in plan(bench, Target(minusface), [Pixelation(4)])]
+    beside = [Pixelation(4), *variants_of(minusface, ["8-bit", "mask"])]
+    names = [job.name for job in plan(bench, Target(minusface), beside)]
     there = len(bench.scene.train)
-    assert {"minusface unmixed", f"minusface ir_lite {there} unmixed"} <= set(names)
-    assert not any("unmixed" in name for name in names if name.startswith("pixelation"))
+    for mixed in ("minusface", "minusface-8-bit"):
+        assert {f"{mixed} unmixed", f"{mixed} ir_lite {there} unmixed"} <= set(names)
+    assert not any("unmixed" in n for n in names if n.startswith(("pixelation", "minusface-mask")))
 
 
 def test_a_control_that_fails_says_so(bench: Bench, minusface: MinusFace) -> None:

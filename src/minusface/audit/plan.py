@@ -20,6 +20,7 @@ from minusface.checkpoint import versions
 from minusface.errors import MinusfaceError, choice_error
 from minusface.peers.base import Protection, Unprotected
 from minusface.peers.minusface import MinusFace
+from minusface.peers.variants import mixes
 
 ATTACKS = (
     "viewing",
@@ -77,7 +78,7 @@ def plan(bench: Bench, main: Target, peers: Sequence[Protection]) -> list[Job]:
     jobs = [_job("viewing", t, partial(viewing.run_viewing, bench, t)) for t in everybody]
     jobs.append(Job("recovery", "blind guess", plain, partial(recovery.run_blind, bench)))
     jobs += [_job("recovery", t, partial(_controlled, bench, t)) for t in everybody]
-    mixed = [target for target in everybody if isinstance(target.protection, MinusFace)]
+    mixed = [target for target in everybody if mixes(target.protection)]
     jobs += [
         Job("recovery", f"{t.name} unmixed", t, partial(recovery.run_recovery, bench, t, "unmixed"))
         for t in mixed
@@ -238,7 +239,7 @@ def _linkages(bench: Bench, targets: Sequence[Target]) -> list[Job]:
                 )
                 for number in numbers
             ]
-            if isinstance(target.protection, MinusFace):
+            if mixes(target.protection):
                 run = partial(linkage.run_linkage, bench, target, backbone, there, "unmixed")
                 jobs.append(
                     Job("linkage", f"{target.name} {backbone} {there} unmixed", target, run)

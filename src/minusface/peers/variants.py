@@ -131,6 +131,13 @@ class Variant:
         return protector.residue(crops)
 
 
+def mixes(protection: Protection) -> bool:
+    """Whether what leaves the client is mixed anew for every image, so that a reader must see through that."""
+    if isinstance(protection, Variant):
+        return protection.kind != "mask"
+    return isinstance(protection, MinusFace)
+
+
 def variants_of(own: MinusFace, kinds: Sequence[str]) -> list[Protection]:
     """Variants of a protector by name.
 
