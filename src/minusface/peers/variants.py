@@ -132,7 +132,7 @@ class Variant:
 
 
 def mixes(protection: Protection) -> bool:
-    """Whether what leaves the client is mixed anew for every image, so that a reader must see through that."""
+    """Whether what leaves the client is mixed anew for every image: a reader must see through that."""
     if isinstance(protection, Variant):
         return protection.kind != "mask"
     return isinstance(protection, MinusFace)
