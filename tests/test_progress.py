@@ -22,3 +22,15 @@ def test_a_log_file_hears_of_long_work_now_and_then(
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.splitlines() == ["audit  25 %  recovery: blur", "audit 100 %  linkage"]
+
+
+def test_and_of_what_is_counted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock)
+    with progress.bar_of("embedding", 200) as show:
+        show(1, 4)
+        clock += progress.EVERY
+        show(3, 4)
+    assert capsys.readouterr().err == "embedding  75 %  150/200\n"

@@ -13,7 +13,8 @@ EVERY = 30.0
 
 @contextmanager
 def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr with the remaining time; gives a function to advance it by some."""
+    """A bar on stderr with the remaining time, in a log file a line now and then; gives a function to advance
+    it by some."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -24,15 +25,23 @@ def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     )
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        tell, done = _lines(what), 0
+
+        def count(some: int) -> None:
+            nonlocal done
+            done += some
+            tell(done / max(total, 1), f"{done}/{total}")
+
+        yield count
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(what, total=total)
         yield lambda some: progress.advance(task, some)
 

@@ -13,6 +13,7 @@ from minusface.checkpoint import load_part
 from minusface.config import (
     CodecConfig,
     DataConfig,
+    EvalConfig,
     GeneratorConfig,
     HeadConfig,
     LossConfig,
@@ -22,6 +23,7 @@ from minusface.config import (
     TrainConfig,
 )
 from minusface.data import SyntheticFaces
+from minusface.errors import MinusfaceError
 from minusface.protect import Protector, draw_permutation
 from minusface.recognize import standardize
 from minusface.train.build import build_task
@@ -91,6 +93,12 @@ def test_its_loss_moves_the_generator() -> None:
     assert "identity" not in losses
     assert all(p.grad is None for p in task.recognizer.parameters())
     assert task.recognizers() == [task.viewer]
+
+
+def test_an_untrained_recogniser_is_not_asked_for_held_out_pairs() -> None:
+    loss, pairs = LossConfig(beta=0.0, shuffled=1.0), EvalConfig(pairs="pairs.txt")
+    with pytest.raises(MinusfaceError, match=r"evaluation\.pairs: .* loss\.beta 0"):
+        task_of(settings(loss=loss, evaluation=pairs))
 
 
 def test_weight_zero_is_the_papers() -> None:

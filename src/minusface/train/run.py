@@ -187,7 +187,8 @@ def build(config: TrainConfig) -> Built:
     teacher = open_teacher(config, dataset)
     task = build_task(config, classes, teacher)
     if config.sync_batchnorm:
-        synchronise_norms(task.recognizer)
+        for recognizer in task.recognizers():
+            synchronise_norms(recognizer)
     task = task.to(device)
     if device.type == "cpu" or config.precision == "bfloat16":
         # Convolutions run fastest with channels innermost; values stay the same.

@@ -64,6 +64,7 @@ def check_settings(config: TrainConfig) -> None:
         if _value(config, key) not in known:
             raise choice_error(key, str(_value(config, key)), known)
     _check_compile(config)
+    _check_held_out(config)
     for key, (least, least_too, most, most_too) in RANGES.items():
         value = _value(config, key)
         above = value >= least if least_too else value > least
@@ -76,6 +77,15 @@ def check_settings(config: TrainConfig) -> None:
                 else f" and {'at most' if most_too else 'less than'} {most:g}"
             )
             raise MinusfaceError(f"{key} {value}: expected {low}{high}")
+
+
+def _check_held_out(config: TrainConfig) -> None:
+    two_parts = config.task in ("stage1", "toy")
+    if two_parts and config.loss.beta == 0 and config.evaluation.pairs is not None:
+        raise MinusfaceError(
+            "evaluation.pairs: told apart by the residue's recogniser, which loss.beta 0 leaves untrained; "
+            "expected none, or a beta of more than 0"
+        )
 
 
 def _check_compile(config: TrainConfig) -> None:

@@ -45,7 +45,7 @@ class ShuffledStageOne(StageOne):
         self.adversary: Adversary | None = None
         if weights.shuffled > 0:
             self.viewer = Recognizer(config.recognizer, 3, size, "protected")
-        # A third of a step's time, for a gradient that nobody asks for.
+        # With beta 0 it would be a third of a step's time, for a gradient that nobody asks for.
         self.reads_residue = weights.beta > 0 or self.viewer is None
         if weights.adversary > 0:
             unmixed = size if weights.adversary_unmixed else None
@@ -75,13 +75,13 @@ class ShuffledStageOne(StageOne):
         channels = 3 * self.config.codec.ratio**2
         orders = [share.of(draw_permutation(share.total, channels, random)) for _ in range(views)]
 
-        def looked(crops: Tensor, orders_vbf: Tensor) -> tuple[Tensor, ...]:
+        def looked(crops: Tensor, orders_vbf: Tensor) -> tuple[Tensor | None, ...]:
             # In one call: processes that train together agree on gradients once a step.
-            *made, protected = self.look_ahead(crops, orders_vbf)
+            *made, latent, protected = self.look_ahead(crops, orders_vbf)
             with sharing(faces.share, views):
-                seen = made[1] if self.viewer is None else self.viewer(protected)
-            rebuilt = made[0] if self.adversary is None else self.adversary(protected)
-            return (*made, seen, rebuilt)
+                seen = None if self.viewer is None else self.viewer(protected)
+            rebuilt = None if self.adversary is None else self.adversary(protected)
+            return (*made, latent, seen, rebuilt)
 
         with sharing(faces.share):
             regenerated, embeddings, latent, seen, rebuilt = self.through(
@@ -90,7 +90,7 @@ class ShuffledStageOne(StageOne):
         l1 = collectives.mean_over_processes(nnf.l1_loss(regenerated, faces.crops))
         losses: Losses = {}
         total = weights.alpha * l1
-        if self.reads_residue:
+        if embeddings is not None:
             losses = self.identity(embeddings, faces, random)
             total = total + weights.beta * losses["identity"]
         losses["l1"] = l1
@@ -108,9 +108,9 @@ class ShuffledStageOne(StageOne):
 
     def look_ahead(
         self, crops: Tensor, orders_vbf: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """As ``regenerate``, and protected images (V*B, 3, N, N) under the given permutations; in the place
-        of embeddings that count for nothing (``loss.beta`` 0) the latent."""
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        """As ``regenerate``, and protected images (V*B, 3, N, N) under the given permutations; no embeddings
+        of the residue where they count for nothing."""
         assert self.protector is not None
         codec, last = self.protector.codec, self.protector.generator.project
         assert isinstance(codec, BlockCodec)
@@ -118,7 +118,7 @@ class ShuffledStageOne(StageOne):
         generator, features = self.protector.generator, self.protector.read(crops)
         hidden, latent = generator.after_first(features.convolve(generator.first))
         regenerated = codec.decode_projected(hidden, last.weight, last.bias)
-        embeddings = latent
+        embeddings = None
         if self.reads_residue:
             response = features.convolve(self.recognizer.first)
             embeddings = self.recognizer.forward_difference(
