@@ -23,6 +23,7 @@ from minusface.evaluate.embedders import PlainEmbedder
 from minusface.evaluate.models import load_model
 from minusface.evaluate.onnx_embedder import OnnxEmbedder
 from minusface.recognize import Recognizer, build_head, head_loss
+from minusface.weights import resolve
 
 OWN = RecognizerConfig("ir_lite", 128, "standardized")
 # Of ArcFace, for people in the hundreds and steps in the hundreds.
@@ -62,12 +63,12 @@ class Ruler:
 
 
 def load_ruler(path: str | Path, device: torch.device) -> Ruler:
-    """A plain checkpoint of ours, or any ONNX embedder.
+    """A plain checkpoint of ours, by folder or name, or any ONNX embedder.
 
     Raises:
         MinusfaceError: a model of protected images, or none.
     """
-    model = load_model(path)
+    model = load_model(resolve(str(path)))
     embedder = model.embedder
     if isinstance(embedder, PlainEmbedder):
         return _of(embedder.recognizer.to(device), str(path), model.fingerprint)
