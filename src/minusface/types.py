@@ -84,7 +84,7 @@ class FaceCrop:
 
 @dataclass(frozen=True, eq=False)
 class ProtectedImage:
-    """What leaves the client: images that look like noise, one or more a crop.
+    """What leaves the client: images meant to look like noise, one or more a crop.
 
     Args:
         pixels: (B, 3n, H, W) floats in [0, 1]; n independent permutations stacked along the channels.
