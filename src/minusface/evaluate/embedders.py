@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
+from minusface.checkpoint import load_card
 from minusface.errors import MinusfaceError
 from minusface.evaluate.embedding import PairEmbedder
 from minusface.protect import Protector, permutation_of_key
@@ -163,8 +164,14 @@ def load_embedder(
     """The embedder of a checkpoint.
 
     Raises:
-        MinusfaceError: no checkpoint, or a damaged one.
+        MinusfaceError: no checkpoint, a damaged one, or one whose recogniser nothing trained.
     """
+    card = load_card(path)
+    if card.task in ("stage1", "toy") and card.config.get("loss", {}).get("beta") == 0:
+        raise MinusfaceError(
+            f"{path}: its recogniser of the residue was left untrained (loss.beta 0); "
+            "expected a checkpoint of stage 2, or a beta of more than 0"
+        )
     recognizer = Recognizer.load(path)
     protector = None if recognizer.kind == "crop" else Protector.load(path)
     return embedder_of(recognizer, protector, seed=seed, eight_bits=eight_bits, copies=copies)
