@@ -73,6 +73,11 @@ class DistillConfig:
     """Weight of the distillation loss."""
     pairwise: float = 1.0
     """Weight, within it, of the pairwise-similarity term beside the cosine term."""
+    twin: str | None = None
+    """Stage 2: a checkpoint of task plain with the same IR backbone, whose last two levels' maps of the
+    unprotected crop are imitated; none: only embeddings are."""
+    twin_weight: float = 1.0
+    """Weight of the distance to the twin's maps."""
 
 
 @dataclass(frozen=True)
@@ -255,6 +260,9 @@ class TrainConfig:
     compile: bool = False
     """Compile the recogniser's training step: minutes before the first step, fewer passes over memory after
     it. Needs a C++ compiler on CPUs; results differ by rounding."""
+    dropout: float = 0.4
+    """Before the last linear layer of an IR backbone; 0.4 in the reference. Small networks that do not learn
+    their training data whole may do better without."""
     freeze_batchnorm: bool = False
     """Batch norms keep to their running statistics, and learn none."""
     sync_batchnorm: bool = False

@@ -10,6 +10,7 @@ Legend: B batch, C input channels, H, W pixels, K channels of a level, D embeddi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import cast
 
 from torch import Tensor, nn
@@ -166,6 +167,8 @@ class IResNet(nn.Module):
                 body.append(ResidualUnit(inside, width, stride if number == 0 else 1, se))
                 inside = width
         self.body = nn.Sequential(*body)
+        # Where in the body the levels end.
+        self.ends = tuple(accumulate(units))
         self.recompute = False
         init_weights(self)
 
@@ -180,14 +183,31 @@ class IResNet(nn.Module):
 
     def after_first(self, hidden: Tensor) -> Tensor:
         """All but the first convolution: its output to (B, D)."""
-        for layer in (self.input_layer[1:], *self.body):
+        return self.last(self.levels(hidden)[-1])
+
+    def levels(self, hidden: Tensor) -> list[Tensor]:
+        """From the first convolution's output, what each of the four levels ends with, (B, K, H, W)."""
+        found = []
+        for number, layer in enumerate((self.input_layer[1:], *self.body)):
             hidden = recomputed(layer, layer, hidden) if self.recompute else layer(hidden)
+            if number in self.ends:
+                found.append(hidden)
+        return found
+
+    def last(self, hidden: Tensor) -> Tensor:
+        """The last level's map to (B, D)."""
         hidden = self.output_layer[:2](hidden)
         if "squeeze" in self._modules:
             hidden = self.squeeze(hidden)
         hidden = self.output_layer[2:4](hidden)
         norm = self.output_layer[4]
         return cast(Tensor, norm(hidden.to(cast(Tensor, norm.running_mean).dtype)))
+
+    def norm_after(self, level: int) -> nn.BatchNorm2d:
+        """The batch norm that reads what a level (0 to 3) ends with."""
+        if level == len(self.ends) - 1:
+            return cast(nn.BatchNorm2d, self.output_layer[0])
+        return cast(nn.BatchNorm2d, cast(ResidualUnit, self.body[self.ends[level]]).res_layer[0])
 
 
 def ir_18(in_channels: int = 3, embedding_size: int = 512, size: int = 112) -> IResNet:

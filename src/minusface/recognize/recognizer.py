@@ -107,6 +107,12 @@ class Recognizer(nn.Module):
         """(B, C, H, W), untransformed, to raw embeddings (B, D)."""
         return cast(Tensor, self.backbone(self.prepare(x)))
 
+    def with_levels(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """As :meth:`forward`, and what each level of an IR backbone ends with, (B, K, H, W)."""
+        backbone = cast(Any, self.backbone)
+        levels: list[Tensor] = backbone.levels(backbone.first(self.prepare(x)))
+        return cast(Tensor, backbone.last(levels[-1])), levels
+
     @property
     def first(self) -> nn.Conv2d:
         """The convolution that reads the input."""

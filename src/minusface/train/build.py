@@ -13,6 +13,7 @@ from minusface.protect import Protector
 from minusface.protect.generator import UNet
 from minusface.recognize import Recognizer, Teacher, warm_start
 from minusface.recognize.iresnet import IResNet
+from minusface.share import Dropout
 from minusface.train.settings import check_settings
 from minusface.train.shuffled import SHUFFLED, ShuffledStageOne
 from minusface.train.tasks import Classes, Plain, StageOne, StageTwo, Task
@@ -47,6 +48,8 @@ def build_task(config: TrainConfig, classes: Classes, teacher: Teacher | None) -
     for module in task.modules():
         if isinstance(module, (UNet, IResNet)):
             module.recompute = config.recompute
+        if isinstance(module, Dropout):
+            module.p = config.dropout
     if config.start.recognizer is not None:
         for recognizer in task.recognizers():
             warm_start(recognizer, _start_of(recognizer, config.start.recognizer))

@@ -39,6 +39,8 @@ RANGES: dict[str, tuple[float, bool, float, bool]] = {
     "head.sample_rate": (0, False, 1, True),
     "distill.weight": (0, True, float("inf"), False),
     "distill.pairwise": (0, True, float("inf"), False),
+    "distill.twin_weight": (0, True, float("inf"), False),
+    "dropout": (0, True, 1, False),
     "optimizer.lr": (0, False, float("inf"), False),
     "optimizer.generator_factor": (0, True, float("inf"), False),
     "optimizer.momentum": (0, True, 1, False),
@@ -91,6 +93,12 @@ def _check_held_out(config: TrainConfig) -> None:
 def _check_compile(config: TrainConfig) -> None:
     if config.compile and config.recompute:
         raise MinusfaceError("compile true: does not go with recompute true, expected one of them")
+    if config.distill.twin is not None and config.task != "stage2":
+        raise MinusfaceError(
+            f"distill.twin: only stage2 imitates a twin, expected none for task {config.task}"
+        )
+    if config.distill.twin is not None and config.compile:
+        raise MinusfaceError("compile true: does not go with distill.twin, expected one of them")
 
 
 def _value(config: TrainConfig, key: str) -> Any:

@@ -21,6 +21,7 @@ from minusface.protect import Protector, draw_mask, draw_permutation
 from minusface.protect.codec import BlockCodec
 from minusface.recognize import Recognizer, Teacher
 from minusface.recognize.recognizer import RecognizerKind
+from minusface.recognize.twin import Twin
 from minusface.share import Share, sharing
 from minusface.train.losses import Faces, IdentityLoss, Losses, consistency, sparsity
 
@@ -204,6 +205,9 @@ class StageTwo(Task):
     ) -> None:
         super().__init__(config, classes, teacher)
         self.protector = protector.eval().requires_grad_(False)
+        self.twin: Twin | None = None
+        if config.distill.twin is not None:
+            self.twin = Twin.load(config.distill.twin, self.recognizer)
 
     def recognizer_channels(self) -> int:
         """Three a copy."""
@@ -221,9 +225,16 @@ class StageTwo(Task):
         settings = self.config.stage2
         protected = self.protect(faces.crops, random, faces.share)
         with sharing(faces.share, settings.permutations):
-            embeddings = self.through(self.recognizer, protected)
+            if self.twin is None:
+                embeddings, levels = self.through(self.recognizer, protected), []
+            else:
+                embeddings, levels = self.through(self.recognizer.with_levels, protected)
         losses = self.identity(embeddings, faces, random, settings.permutations)
         total = losses["identity"]
+        if self.twin is not None:
+            distance = self.twin.distance(levels, self.twin.maps(faces.crops))
+            losses["twin"] = collectives.mean_over_processes(distance)
+            total = total + self.config.distill.twin_weight * losses["twin"]
         if settings.consistency > 0 and settings.permutations > 1:
             losses["consistency"] = consistency(embeddings, settings.permutations)
             total = total + settings.consistency * losses["consistency"]
