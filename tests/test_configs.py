@@ -52,7 +52,8 @@ def test_trials_go_on_from_what_other_configs_make(path: Path) -> None:
     config = read_config(path)
     assert (config.out, config.task) == (f"runs/trials/{path.stem}", path.stem.split("_")[0])
     made = {f"runs/{other.parent.name}/{other.stem}" for other in [*DEFAULT, *TRIALS]}
-    assert {config.start.generator, config.start.recognizer} <= made | {None}
+    begins = {config.start.generator, config.start.recognizer, config.distill.twin}
+    assert begins <= made | {None}
     assert useless(config) == []
 
 
