@@ -43,7 +43,8 @@ def test_the_default_weights_are_made_by(path: Path) -> None:
     assert (config.out, config.task) == (f"runs/default/{path.stem}", path.stem.split("_")[0])
     # Between the two halves of stage 2 its last layer is squeezed (runs/weights.sh).
     made = {f"runs/default/{other.stem}" for other in DEFAULT} | {"runs/weights/stage2"}
-    assert {config.start.generator, config.start.recognizer} <= made | {None}
+    begins = {config.start.generator, config.start.recognizer, config.distill.twin}
+    assert begins <= made | {None}
     assert useless(config) == []
 
 

@@ -107,7 +107,13 @@ def useless(config: TrainConfig) -> list[str]:
     if config.head.weight == 0:
         reasons["head."] = "head.weight is 0"
     if config.distill.teacher is None:
-        reasons["distill."] = "distill.teacher is not given"
+        reasons |= dict.fromkeys(
+            ("distill.weight", "distill.pairwise"), "distill.teacher is not given"
+        )
+    if config.distill.twin is None:
+        reasons["distill.twin_weight"] = "distill.twin is not given"
+    if not config.recognizer.backbone.startswith("ir_"):
+        reasons["dropout"] = f"recognizer.backbone {config.recognizer.backbone} has none"
     if config.loss.adversary == 0:
         reasons |= dict.fromkeys(
             ("loss.adversary_width", "loss.adversary_unmixed"), "loss.adversary is 0"

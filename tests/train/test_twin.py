@@ -22,6 +22,7 @@ from minusface.config import (
     StartConfig,
     TrainConfig,
 )
+from minusface.config_file import useless
 from minusface.data import SyntheticFaces
 from minusface.errors import MinusfaceError
 from minusface.protect import Protector
@@ -207,3 +208,11 @@ def test_dropout_is_a_setting(starts: tuple[str, str], dropout: float) -> None:
     assert [m.p for m in task.recognizer.modules() if isinstance(m, Dropout)] == [dropout]
     with pytest.raises(MinusfaceError, match="dropout 1"):
         build_task(settings(starts, dropout=1.0), PEOPLE, None)
+
+
+def test_settings_without_effect_are_named() -> None:
+    assert useless(TrainConfig(distill=DistillConfig(twin_weight=2.0), task="stage2")) == [
+        "distill.twin_weight has no effect: distill.twin is not given"
+    ]
+    config = TrainConfig(task="plain", dropout=0.1, recognizer=RecognizerConfig("mobilefacenet"))
+    assert [line.split()[0] for line in useless(config)] == ["dropout"]
