@@ -504,6 +504,12 @@ def test_inspect_a_checkpoint(place: Place, run: Run) -> None:
     assert "model.recognizer" in text
 
 
+def test_inspect_the_packaged_weights_by_name(run: Run) -> None:
+    found = json.loads(run("inspect", "default", "--json").out)
+    assert found["task"] == "stage2"
+    assert run("inspect", "no-such").code == 2
+
+
 def test_inspect_a_face_folder(place: Place, run: Run, tmp_path: Path) -> None:
     found = json.loads(run("inspect", place.faces, "--json").out)
     assert (found["people"], found["count"]) == (PEOPLE, PEOPLE * IMAGES)

@@ -19,8 +19,8 @@ def inspect(path: str, all: bool = False, json: bool = False) -> int:
     The exit code is 2 where a checkpoint's file is damaged or an image cannot be read.
 
     Args:
-        path: a checkpoint or run folder, a folder with a folder a person, a folder of images, or an
-            image file.
+        path: a checkpoint or run folder, the name of weights (default), a folder with a folder a person,
+            a folder of images, or an image file.
         all: decode every image of a folder, not just 1000 spread over it.
         json: print it as JSON.
     """
@@ -28,8 +28,9 @@ def inspect(path: str, all: bool = False, json: bool = False) -> int:
 
     from minusface.checkpoint import CARD
     from minusface.errors import MinusfaceError
+    from minusface.weights import resolve
 
-    place = Path(path)
+    place = resolve(path)
     if not place.exists():
         raise MinusfaceError(f"{path}: no such file or folder")
     cards = (place, place / CARD, place / "best" / CARD, place / "last" / CARD)
