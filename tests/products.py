@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from minusface import checkpoint
 from minusface.config import CodecConfig, GeneratorConfig, InputTransform, RecognizerConfig
@@ -31,8 +33,24 @@ def tiny_checkpoint(
         for _ in range(3):
             recognizer(torch.rand(4, 3 * copies, size, size))
     recognizer.eval()
-    parts = {f"generator.{k}": v for k, v in protector.generator.state_dict().items()}
-    parts |= {f"recognizer.{k}": v for k, v in recognizer.backbone.state_dict().items()}
-    model = {**protector.spec(), "recognizer": recognizer.spec()}
-    checkpoint.save(folder, checkpoint.Card("stage2", model), {"model": parts})
+    return saved(folder, "stage2", protector, recognizer)
+
+
+def saved(
+    folder: Path,
+    task: str,
+    protector: Protector | None,
+    recognizer: Recognizer | None,
+    config: dict[str, Any] | None = None,
+) -> Path:
+    """A checkpoint of either or both."""
+    parts: dict[str, Tensor] = {}
+    model: dict[str, Any] = {}
+    if protector is not None:
+        parts |= {f"generator.{k}": v for k, v in protector.generator.state_dict().items()}
+        model |= protector.spec()
+    if recognizer is not None:
+        parts |= {f"recognizer.{k}": v for k, v in recognizer.backbone.state_dict().items()}
+        model["recognizer"] = recognizer.spec()
+    checkpoint.save(folder, checkpoint.Card(task, model, config or {}), {"model": parts})
     return folder

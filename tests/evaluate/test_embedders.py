@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from minusface import checkpoint
 from minusface.config import CodecConfig, GeneratorConfig, RecognizerConfig
 from minusface.errors import MinusfaceError
 from minusface.evaluate.embedders import ProtectedEmbedder, embedder_of, load_embedder
 from minusface.protect import Protector, permutation_of_key
 from minusface.recognize import Recognizer
+from tests.products import saved
 
 KEYS = ["a", "b", "c"]
 
@@ -95,12 +95,9 @@ def test_protected_needs_its_protector() -> None:
 def test_a_recogniser_that_nothing_trained_is_refused(tmp_path: Path) -> None:
     protector = Protector(CodecConfig(size=16, ratio=4), GeneratorConfig(width=4))
     recognizer = Recognizer(RecognizerConfig("ir_lite", 8), 48, 16, "features")
-    tensors = {f"generator.{k}": v for k, v in protector.generator.state_dict().items()}
-    tensors |= {f"recognizer.{k}": v for k, v in recognizer.backbone.state_dict().items()}
-    model = {**protector.spec(), "recognizer": recognizer.spec()}
     for beta in (0.0, 1.0):
-        card = checkpoint.Card("stage1", model, {"loss": {"beta": beta}})
-        checkpoint.save(tmp_path / f"{beta:g}", card, {"model": tensors})
+        config = {"loss": {"beta": beta}}
+        saved(tmp_path / f"{beta:g}", "stage1", protector, recognizer, config)
     load_embedder(tmp_path / "1")
     with pytest.raises(MinusfaceError, match=r"loss\.beta 0"):
         load_embedder(tmp_path / "0")

@@ -22,17 +22,14 @@ from minusface.config import (
     StartConfig,
     TrainConfig,
 )
-from minusface.data import SyntheticFaces
 from minusface.errors import MinusfaceError
 from minusface.protect import Protector, draw_permutation
 from minusface.recognize import standardize
 from minusface.train.build import build_task
-from minusface.train.losses import Faces
 from minusface.train.run import train
 from minusface.train.shuffled import ShuffledStageOne
 from tests.processes import together
-
-SIZE, PEOPLE = 32, 8
+from tests.train.drawn import PEOPLE, SIZE, batch
 
 
 def settings(**changes: object) -> TrainConfig:
@@ -51,12 +48,6 @@ def settings(**changes: object) -> TrainConfig:
         data=DataConfig(faces=f"synthetic:{PEOPLE}x6"),
     )
     return replace(base, **changes)  # type: ignore[arg-type]
-
-
-def batch() -> Faces:
-    faces = SyntheticFaces(PEOPLE, 1, seed=0, size=SIZE)
-    images = torch.stack([torch.from_numpy(faces[i].image).permute(2, 0, 1) for i in range(6)])
-    return Faces(images / 127.5 - 1, torch.arange(6), ["x"] * 6, torch.zeros(6, dtype=torch.bool))
 
 
 def task_of(config: TrainConfig) -> ShuffledStageOne:

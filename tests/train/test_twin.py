@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from minusface import checkpoint
 from minusface.checkpoint import load_part
 from minusface.config import (
     CodecConfig,
@@ -23,19 +22,19 @@ from minusface.config import (
     TrainConfig,
 )
 from minusface.config_file import useless
-from minusface.data import SyntheticFaces
 from minusface.errors import MinusfaceError
 from minusface.protect import Protector
 from minusface.recognize import Recognizer
 from minusface.recognize.twin import LEVELS, Twin
 from minusface.share import Dropout
 from minusface.train.build import build_task
-from minusface.train.losses import Faces
 from minusface.train.run import train
 from minusface.train.tasks import StageTwo
 from tests.processes import together
+from tests.products import saved
+from tests.train.drawn import PEOPLE, SIZE, batch
 
-SIZE, PEOPLE, DIMENSIONS = 32, 8, 16
+DIMENSIONS = 16
 
 
 def recognizer(backbone: str = "ir_lite", kind: str = "crop", seed: int = 0) -> Recognizer:
@@ -54,14 +53,9 @@ def recognizer(backbone: str = "ir_lite", kind: str = "crop", seed: int = 0) -> 
 def starts(tmp_path: Path) -> tuple[str, str]:
     """Checkpoints of a generator and of a twin."""
     torch.manual_seed(1)
-    protector, twin = Protector(CodecConfig("dct", SIZE, 4), GeneratorConfig(4)), recognizer()
-    for name, part, module, model in (
-        ("generator", "generator", protector.generator, protector.spec()),
-        ("twin", "recognizer", twin.backbone, {"recognizer": twin.spec()}),
-    ):
-        tensors = {f"{part}.{k}": v for k, v in module.state_dict().items()}
-        task = "stage1" if name == "generator" else "plain"
-        checkpoint.save(tmp_path / name, checkpoint.Card(task, model), {"model": tensors})
+    protector = Protector(CodecConfig("dct", SIZE, 4), GeneratorConfig(4))
+    saved(tmp_path / "generator", "stage1", protector, None)
+    saved(tmp_path / "twin", "plain", None, recognizer())
     return str(tmp_path / "generator"), str(tmp_path / "twin")
 
 
@@ -82,12 +76,6 @@ def settings(starts: tuple[str, str], **changes: object) -> TrainConfig:
         start=StartConfig(generator=starts[0]),
     )
     return replace(base, **changes)  # type: ignore[arg-type]
-
-
-def batch() -> Faces:
-    faces = SyntheticFaces(PEOPLE, 1, seed=0, size=SIZE)
-    images = torch.stack([torch.from_numpy(faces[i].image).permute(2, 0, 1) for i in range(6)])
-    return Faces(images / 127.5 - 1, torch.arange(6), ["x"] * 6, torch.zeros(6, dtype=torch.bool))
 
 
 def test_levels_lead_to_the_embedding() -> None:

@@ -181,21 +181,17 @@ class IResNet(nn.Module):
         """The first convolution, without bias."""
         return cast(nn.Conv2d, self.input_layer[0])
 
-    def after_first(self, hidden: Tensor) -> Tensor:
-        """All but the first convolution: its output to (B, D)."""
-        return self.last(self.levels(hidden)[-1])
+    def after_first(self, hidden: Tensor, levels: list[Tensor] | None = None) -> Tensor:
+        """All but the first convolution: its output to (B, D).
 
-    def levels(self, hidden: Tensor) -> list[Tensor]:
-        """From the first convolution's output, what each of the four levels ends with, (B, K, H, W)."""
-        found = []
+        Args:
+            hidden: the first convolution's output.
+            levels: given a list, what each of the four levels ends with, (B, K, H, W), is appended to it.
+        """
         for number, layer in enumerate((self.input_layer[1:], *self.body)):
             hidden = recomputed(layer, layer, hidden) if self.recompute else layer(hidden)
-            if number in self.ends:
-                found.append(hidden)
-        return found
-
-    def last(self, hidden: Tensor) -> Tensor:
-        """The last level's map to (B, D)."""
+            if levels is not None and number in self.ends:
+                levels.append(hidden)
         hidden = self.output_layer[:2](hidden)
         if "squeeze" in self._modules:
             hidden = self.squeeze(hidden)

@@ -109,9 +109,9 @@ class Recognizer(nn.Module):
 
     def with_levels(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """As :meth:`forward`, and what each level of an IR backbone ends with, (B, K, H, W)."""
-        backbone = cast(Any, self.backbone)
-        levels: list[Tensor] = backbone.levels(backbone.first(self.prepare(x)))
-        return cast(Tensor, backbone.last(levels[-1])), levels
+        levels: list[Tensor] = []
+        embeddings = cast(Any, self.backbone).after_first(self.first(self.prepare(x)), levels)
+        return cast(Tensor, embeddings), levels
 
     @property
     def first(self) -> nn.Conv2d:
