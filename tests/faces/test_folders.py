@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -11,7 +15,7 @@ import pytest
 from skimage.data import astronaut
 
 from minusface.errors import MinusfaceError
-from minusface.faces import is_crop, read_photo
+from minusface.faces import folders, is_crop, read_photo
 from minusface.faces.folders import MISSES, SHEET, align_folder
 
 
@@ -36,6 +40,34 @@ def test_crops_misses_and_a_sheet(photos: Path, tmp_path: Path, workers: int) ->
     rows = list(csv.reader((out / MISSES).open()))
     assert rows == [["photo", "reason"], *[list(miss) for miss in done.misses]]
     assert read_photo(out / SHEET).shape == (112, 12 * 112, 3)
+
+
+def test_many_processes_after_the_detector_has_been_used_here(photos: Path, tmp_path: Path) -> None:
+    """Its threads are none of theirs: forked, every other process would wait for them for ever."""
+    script = f"""
+from skimage.data import astronaut
+from minusface.faces import align_photo
+from minusface.faces.folders import align_folder
+if __name__ == "__main__":
+    for time in range(4):
+        align_photo(astronaut()[:250, 100:350])
+        done = align_folder({str(photos)!r}, {str(tmp_path)!r} + f"/crops{{time}}", workers=3)
+        assert done.written == 2, done
+"""
+    (tmp_path / "script.py").write_text(script)
+    subprocess.run([sys.executable, str(tmp_path / "script.py")], check=True, timeout=120)
+
+
+def test_a_process_that_dies_is_told_of(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "_one_thread", _die)
+    with pytest.raises(MinusfaceError, match="a process died"):
+        align_folder(photos, tmp_path / "crops", workers=2)
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_goes_on_where_it_stopped(photos: Path, tmp_path: Path) -> None:

@@ -230,4 +230,6 @@ def _as_is(value: Any) -> Any:
 
 
 def _one_thread(worker: int) -> None:
+    # 0, not 1: a forked process that is told 1 ends the threads of its parent, which it does not have, and
+    # may wait for them for ever.
     cv2.setNumThreads(0)

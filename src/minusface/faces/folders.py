@@ -10,8 +10,10 @@ import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -61,12 +63,13 @@ def align_folder(
         root: photos, in a folder a person.
         out: where crops go; outside ``root``.
         size: N.
-        workers: processes; by default one a core.
+        workers: processes; by default one a core. They are started anew, not forked: a script that asks
+            for several does so below its ``if __name__ == "__main__":``.
         advance: called with 1 a photo.
 
     Raises:
-        MinusfaceError: no such folder, no photo in it, ``out`` inside it, two photos of one name, or a
-            full disk.
+        MinusfaceError: no such folder, no photo in it, ``out`` inside it, two photos of one name, a full
+            disk, or a process that died.
     """
     root, out = Path(root), Path(out)
     if not root.is_dir():
@@ -111,10 +114,22 @@ def _run(
     if workers == 1 or len(todo) < 2:
         yield from map(work, todo)
         return
-    with ProcessPoolExecutor(
-        min(workers, len(todo)), initializer=cv2.setNumThreads, initargs=(1,)
-    ) as pool:
-        yield from pool.map(work, todo, chunksize=4)
+    # Not forked: a child that inherits OpenCV's threads, which do not run there, may wait for them for ever.
+    pool = ProcessPoolExecutor(
+        min(workers, len(todo)), mp_context=get_context("spawn"), initializer=_one_thread
+    )
+    try:
+        with pool:
+            yield from pool.map(work, todo, chunksize=4)
+    except BrokenProcessPool as error:
+        raise MinusfaceError(
+            "aligning: a process died; fewer workers need less memory, and a script that starts several "
+            'calls this below its `if __name__ == "__main__":`'
+        ) from error
+
+
+def _one_thread() -> None:
+    cv2.setNumThreads(1)
 
 
 def _align(job: tuple[Path, Path], size: int) -> tuple[Path, str | None]:
