@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class MinusfaceError(ValueError):
@@ -20,3 +21,14 @@ def choice_error(what: str, given: str, known: Iterable[str]) -> MinusfaceError:
     near = difflib.get_close_matches(given, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return MinusfaceError(f"unknown {what} {given!r}{hint} (known: {', '.join(names)})")
+
+
+@contextmanager
+def of_key(key: str) -> Iterator[None]:
+    """Errors raised within name the setting that led there, once."""
+    try:
+        yield
+    except MinusfaceError as error:
+        if str(error).startswith(key):
+            raise
+        raise MinusfaceError(f"{key} {error}") from error

@@ -213,6 +213,24 @@ def test_of_attackers_of_equal_access_the_stronger_counts() -> None:
     assert [s.kind for s in verdict([*controls, weak, known], "x")] == ["yes", "yes", "no"]
 
 
+@pytest.mark.parametrize(
+    ("ssim", "auc", "said"),
+    [
+        (0.42, 0.52, "no gain at this budget."),
+        (0.50, 0.51, "closer to the photo, the person no better known; never reuse one."),
+        (0.50, 0.70, "0.52: never reuse one."),
+    ],
+)
+def test_what_a_fixed_permutation_gives_away_is_told_apart(
+    ssim: float, auc: float, said: str
+) -> None:
+    controls = [recovered("unprotected", 0.98, 0.95), recovered("blind guess", 0.4, 0.5)]
+    fixed = replace(recovered("x-fixed", ssim, auc), variant="fixed permutation")
+    found = verdict([*controls, recovered("x", 0.42, 0.52), fixed], "x")[-1]
+    assert found.kind == ("partly" if "no gain" in said else "no")
+    assert found.text.endswith(said)
+
+
 def test_findings_survive_the_disk(tmp_path: Path) -> None:
     one = replace(finding("recovery", "x", ssim=0.5), notes=("a", "b"))
     keep(tmp_path / "f.json", [one])

@@ -520,7 +520,12 @@ def test_refusals_of_stage_two(stage_one: Path, tmp_path: Path) -> None:
         return lambda: build_task(settings("stage2", start=start, **changes), CLASSES, None)
 
     refused(build(None), "start.generator", "stage-1 checkpoint")
-    refused(build(tmp_path / "none"), "none", "not a checkpoint")
+    refused(build(tmp_path / "none"), f"start.generator {tmp_path / 'none'}: not a checkpoint")
+    lost = StartConfig(generator=str(stage_one), recognizer="/none")
+    refused(
+        lambda: build_task(settings("stage2", start=lost), CLASSES, None),
+        "start.recognizer /none: not a checkpoint",
+    )
     refused(build(stage_one, generator=GeneratorConfig(8)), str(stage_one), "width=4", "width=8")
     other = CodecConfig("dct", SIZE, 4)
     refused(build(stage_one, codec=other), str(stage_one), "ratio=2", "ratio=4")

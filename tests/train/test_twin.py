@@ -184,6 +184,9 @@ def test_what_cannot_be_imitated_is_refused(starts: tuple[str, str]) -> None:
         build_task(settings(starts, task="stage1"), PEOPLE, None)
     with pytest.raises(MinusfaceError, match=r"compile true: .* distill\.twin"):
         build_task(settings(starts, compile=True), PEOPLE, None)
+    nowhere = DistillConfig(twin="/none")
+    with pytest.raises(MinusfaceError, match=r"^distill\.twin /none: not a checkpoint"):
+        build_task(settings(starts, distill=nowhere), PEOPLE, None)
     with pytest.raises(MinusfaceError, match="'protected', expected an unprotected"):
         Twin(recognizer(kind="protected"), recognizer())
     with pytest.raises(MinusfaceError, match="expected one IR backbone"):

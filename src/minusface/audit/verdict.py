@@ -182,12 +182,14 @@ def _fixed(findings: list[Finding], target: str) -> list[Statement]:
             continue
         a, b = own.measures["ssim"] or 0.0, other.measures["ssim"] or 0.0
         c, d = own.measures["auc"] or 0.0, other.measures["auc"] or 0.0
-        gained = b > a + 0.02 or d > c + 0.04
+        closer, better = b > a + 0.02, d > c + 0.04
+        gained = closer or better
+        worth = "" if better else "closer to the photo, the person no better known; "
         said.append(
             Statement(
                 "no" if gained else "partly",
                 f"{words} the same attack reaches SSIM {b:.2f} and AUC {d:.2f} in the place of {a:.2f} and "
-                f"{c:.2f}" + (f": {advice}." if gained else ": no gain at this budget."),
+                f"{c:.2f}" + (f": {worth}{advice}." if gained else ": no gain at this budget."),
             )
         )
     return said

@@ -8,7 +8,7 @@ import torch
 
 from minusface.checkpoint import load_into, load_part
 from minusface.config import TrainConfig
-from minusface.errors import MinusfaceError
+from minusface.errors import MinusfaceError, of_key
 from minusface.protect import Protector
 from minusface.protect.generator import UNet
 from minusface.recognize import Recognizer, Teacher, warm_start
@@ -51,12 +51,13 @@ def build_task(config: TrainConfig, classes: Classes, teacher: Teacher | None) -
         if isinstance(module, Dropout):
             module.p = config.dropout
     if config.start.recognizer is not None:
-        for recognizer in task.recognizers():
-            warm_start(recognizer, _start_of(recognizer, config.start.recognizer))
+        with of_key("start.recognizer"):
+            for recognizer in task.recognizers():
+                warm_start(recognizer, _start_of(recognizer, config.start.recognizer))
     if config.task != "stage2" and config.start.generator and task.protector is not None:
-        started = Protector.load(config.start.generator)
-        tensors = started.generator.state_dict()
-        load_into(task.protector.generator, tensors, f"start.generator {config.start.generator}")
+        with of_key("start.generator"):
+            tensors = Protector.load(config.start.generator).generator.state_dict()
+            load_into(task.protector.generator, tensors, config.start.generator)
     return task
 
 
@@ -76,7 +77,8 @@ def _frozen_protector(config: TrainConfig) -> Protector:
         raise MinusfaceError(
             "task stage2: start.generator is missing, expected a stage-1 checkpoint"
         )
-    loaded = Protector.load(config.start.generator)
+    with of_key("start.generator"):
+        loaded = Protector.load(config.start.generator)
     if loaded.codec_config != config.codec or loaded.generator_config != config.generator:
         raise MinusfaceError(
             f"{config.start.generator}: made with {loaded.codec_config} and {loaded.generator_config}, "

@@ -17,6 +17,7 @@ from minusface import collectives
 from minusface.checkpoint import load_into
 from minusface.config import TrainConfig
 from minusface.devices import sent
+from minusface.errors import of_key
 from minusface.protect import Protector, draw_mask, draw_permutation
 from minusface.protect.codec import BlockCodec
 from minusface.recognize import Recognizer, Teacher
@@ -207,7 +208,8 @@ class StageTwo(Task):
         self.protector = protector.eval().requires_grad_(False)
         self.twin: Twin | None = None
         if config.distill.twin is not None:
-            self.twin = Twin.load(config.distill.twin, self.recognizer)
+            with of_key("distill.twin"):
+                self.twin = Twin.load(config.distill.twin, self.recognizer)
 
     def recognizer_channels(self) -> int:
         """Three a copy."""
