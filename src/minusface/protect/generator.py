@@ -13,6 +13,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from minusface import packed
 from minusface.config import GeneratorConfig
 from minusface.errors import MinusfaceError
 from minusface.recompute import recomputed
@@ -47,6 +48,15 @@ def double_conv(inputs: int, outputs: int) -> nn.Sequential:
         nn.Conv2d(outputs, outputs, 3, padding=1),
         nn.ReLU(inplace=True),
     )
+
+
+def _double(pair: nn.Sequential, hidden: Tensor) -> Tensor:
+    """What :func:`double_conv` gave, of a map."""
+    if not packed.usable(hidden):
+        return cast(Tensor, pair(hidden))
+    for place in (0, 2):
+        hidden = packed.convolve(hidden, cast(nn.Conv2d, pair[place]), relu=True)
+    return hidden
 
 
 class UNet(nn.Module):
@@ -115,15 +125,19 @@ class UNet(nn.Module):
 
     def _descend(self, level: int, hidden: Tensor) -> Tensor:
         pooled = nn.functional.max_pool2d(hidden, 2) if level else hidden
-        return cast(Tensor, self.down[level](pooled))
+        return _double(cast(nn.Sequential, self.down[level]), pooled)
 
     def _finish(self, level: int, hidden: Tensor) -> Tensor:
         """What follows the first activation of a level."""
-        return cast(Tensor, cast(nn.Sequential, self.down[level])[2:](hidden))
+        pair = cast(nn.Sequential, self.down[level])
+        if packed.usable(hidden):
+            return packed.convolve(hidden, cast(nn.Conv2d, pair[2]), relu=True)
+        return cast(Tensor, pair[2:](hidden))
 
     def _ascend(self, level: int, hidden: Tensor, skip: Tensor) -> Tensor:
-        both = torch.cat([skip, self.up[level](hidden)], dim=1)
-        return cast(Tensor, self.merge[level](both))
+        up = cast(nn.ConvTranspose2d, self.up[level])
+        wide = packed.upsample(hidden, up) if packed.usable(hidden) else up(hidden)
+        return _double(cast(nn.Sequential, self.merge[level]), torch.cat([skip, wide], dim=1))
 
 
 def start_lively(unet: UNet) -> None:

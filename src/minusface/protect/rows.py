@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from minusface.memory import empty_large
+from minusface.packed import Kept
 from minusface.protect.codec import LEVEL_SHIFT, YCBCR, BlockCodec
 
 # Rows of the crop that one row of features depends on, and three rows of them.
@@ -112,6 +113,7 @@ class Rows(nn.Module):
             "shift_c": to_rgb[:, 0] * LEVEL_SHIFT,
         }.items():
             self.register_buffer(name, value.float().contiguous(), persistent=False)
+        self._matrices = {dtype: Kept() for dtype in (torch.float32, torch.bfloat16)}
         self.place_p = place // self.ratio % self.ratio
         self.place_l = place // self.ratio**2 * self.ratio + place % self.ratio
 
@@ -149,11 +151,16 @@ class Rows(nn.Module):
         stride, outside = conv.stride[0], conv.weight.shape[0]
         dtype = lines.narrow.dtype
         with torch.autocast(lines.wide.device.type, enabled=False):
-            shape = (outside, 3, self.ratio, self.ratio, 3, 3)
-            filters = conv.weight.float().view(shape).permute(4, 2, 1, 3, 5, 0)
-            rows = self.filters[::stride].flatten(0, 1)
-            matrices = torch.matmul(rows, filters.reshape(3 * self.ratio, -1)).to(dtype)
-            matrices = matrices.view(-1, AROUND, self.across, 3, outside)
+
+            def make() -> Tensor:
+                shape = (outside, 3, self.ratio, self.ratio, 3, 3)
+                filters = conv.weight.float().view(shape).permute(4, 2, 1, 3, 5, 0)
+                rows = self.filters[::stride].flatten(0, 1)
+                made = torch.matmul(rows, filters.reshape(3 * self.ratio, -1)).to(dtype)
+                return made.view(-1, AROUND, self.across, 3, outside)
+
+            learning = conv.weight.requires_grad or dtype not in self._matrices
+            matrices = make() if learning else self._matrices[dtype].get(conv, [conv.weight], make)
             response: Tensor = _RowConvolution.apply(  # type: ignore[no-untyped-call]
                 lines.narrow, lines.steps, matrices, conv.bias, stride
             )
@@ -195,24 +202,23 @@ class Rows(nn.Module):
 
         ``made``: what a 1x1 convolution adds to the features, as its input and (F, M + 1) its map.
         """
-        size, copies, near = self.size, orders.shape[1], NEAR * self.across
-        map_fm = None if made is None else made[1]
+        size, copies = self.size, orders.shape[1]
         out = colours.new_empty(len(orders), size * size, 3 * copies)
         weigh = torch.kron(torch.eye(copies), colours)
-        around = colours.new_empty(size, size, near + (0 if map_fm is None else map_fm.shape[1]))
-        if map_fm is not None:
-            around[..., -1] = 1.0
+        sample_xl = self.sample_xl.repeat(1, copies)
+        residue = colours.new_empty(size, size, copies * self.across)
         # All copies of an image, image by image, so that what lies between stays in the cache.
         for image, orders_nf in enumerate(orders):
-            for row in range(NEAR):
-                part = around[..., row * self.across : (row + 1) * self.across]
-                part.copy_(lines.wide[1 + row : 1 + row + size, image])
-            matrices = self._kept(orders_nf).flatten(1, 2)
-            if made is not None and map_fm is not None:
-                around[..., near:-1].copy_(made[0][image].permute(1, 2, 0))
-                matrices = torch.cat([matrices, self._made(orders_nf, map_fm)], 1)
-            residue = torch.bmm(around, matrices)
-            residue.mul_(self.sample_xl.repeat(1, copies))
+            rows = [lines.wide[1 + row : 1 + row + size, image] for row in range(NEAR)]
+            kept = self._kept(orders_nf)
+            torch.bmm(rows[0], kept[:, 0], out=residue)
+            for row in range(1, NEAR):
+                residue.baddbmm_(rows[row], kept[:, row])
+            if made is not None:
+                hidden = made[0][image].permute(1, 2, 0).to(residue.dtype)
+                matrices = self._made(orders_nf, made[1])
+                residue.baddbmm_(hidden, matrices[:, :-1]).add_(matrices[:, -1:])
+            residue.mul_(sample_xl)
             torch.mm(residue.flatten(0, 1), weigh, out=out[image])
         return out
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
+from minusface import packed
 from minusface.errors import MinusfaceError
 from minusface.recognize.prelu import PReLU
 from minusface.recompute import recomputed
@@ -69,6 +70,11 @@ class SqueezeExcitation(nn.Module):
         return cast(Tensor, x * self.sigmoid(gate))
 
 
+def _any(layers: nn.Module) -> tuple[Any, ...]:
+    """What a Sequential holds, whose types only its maker knows."""
+    return tuple(layers.children())
+
+
 class ResidualUnit(nn.Module):
     """One IR unit: (B, K_in, H, W) to (B, K_out, H/stride, W/stride)."""
 
@@ -98,7 +104,19 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Residual plus shortcut."""
+        if not self.training and packed.usable(x):
+            return self._served(x)
         return cast(Tensor, self.res_layer(x) + self.shortcut_layer(x))
+
+    def _served(self, x: Tensor) -> Tensor:
+        """As :meth:`forward`; norms behind convolutions, and the sum, cost no pass of their own."""
+        before, one, norm, act, two, last, *gates = _any(self.res_layer)
+        short = self.shortcut_layer
+        beside = packed.convolve(x, *_any(short)) if isinstance(short, nn.Sequential) else short(x)
+        hidden = act(packed.convolve(before(x), one, norm))
+        if gates:
+            return cast(Tensor, gates[0](packed.convolve(hidden, two, last)) + beside)
+        return packed.convolve(hidden, two, last, onto=beside)
 
 
 class IResNet(nn.Module):
@@ -174,7 +192,13 @@ class IResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, size, size) to (B, D)."""
-        return self.after_first(self.first(x))
+        if self.training or not packed.usable(x):
+            return self.after_first(self.first(x))
+        first, norm, act = _any(self.input_layer)
+        hidden = act(packed.convolve(x, first, norm))
+        for unit in self.body:
+            hidden = unit(hidden)
+        return self._embedding(hidden)
 
     @property
     def first(self) -> nn.Conv2d:
@@ -192,6 +216,10 @@ class IResNet(nn.Module):
             hidden = recomputed(layer, layer, hidden) if self.recompute else layer(hidden)
             if levels is not None and number in self.ends:
                 levels.append(hidden)
+        return self._embedding(hidden)
+
+    def _embedding(self, hidden: Tensor) -> Tensor:
+        """What follows the last level: (B, K, H, W) to (B, D)."""
         hidden = self.output_layer[:2](hidden)
         if "squeeze" in self._modules:
             hidden = self.squeeze(hidden)

@@ -65,7 +65,7 @@ class PReLU(nn.PReLU):
         """Elementwise; the same shape."""
         plain = input.device.type != "cpu" or self.num_parameters == 1
         # A compiler makes one pass of the plain form and of what is around it.
-        if plain or torch.compiler.is_compiling():
+        if plain or torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return super().forward(input)
         result: Tensor = _PReLU.apply(input, self.weight)  # type: ignore[no-untyped-call]
         return result

@@ -225,7 +225,7 @@ class Recognizer(nn.Module):
 
     @classmethod
     def load(cls, path: Path | str = "default") -> Recognizer:
-        """Rebuild the recogniser of a checkpoint, in evaluation mode, on the CPU.
+        """Rebuild the recogniser of a checkpoint, in evaluation mode, frozen, on the CPU.
 
         Args:
             path: a checkpoint or run folder, a name under MINUSFACE_HOME, or the name of packaged weights.
@@ -241,7 +241,7 @@ class Recognizer(nn.Module):
         recognizer = cls.from_spec(spec, str(path))
         tensors = checkpoint.load_part(path, prefix=PREFIX)
         checkpoint.load_into(recognizer.backbone, backbone_tensors(tensors), str(path))
-        return recognizer.eval()
+        return recognizer.eval().requires_grad_(False)
 
 
 def backbone_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -80,8 +80,8 @@ class Unmix(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             colours_pcnn = images.float().reshape(-1, 3, size, size)
             if images.device.type == "cpu" and not torch.compiler.is_compiling():
-                parts = torch.split(colours_pcnn, CACHED)
-                found_pgnn = torch.cat([self._products(part) for part in parts])
+                parts = [self._products(part) for part in torch.split(colours_pcnn, CACHED)]
+                found_pgnn = torch.cat(parts) if len(parts) > 1 else parts[0]
             else:
                 found_pgnn = self._products(colours_pcnn)
         return found_pgnn.reshape(batch, self.channels(channels), size, size)
@@ -90,8 +90,16 @@ class Unmix(nn.Module):
         """(P, 3, N, N) to (P, G, N, N)."""
         detail_pcnn = colours_pcnn - self.blur_nn @ colours_pcnn @ self.blur_nn.T
         white = _whitened(_responses(detail_pcnn), self._covariance(detail_pcnn))
-        found_pgnn = torch.stack([_dot(white[i], white[j]) for i, j in PRODUCTS], 1)
-        return found_pgnn * (found_pgnn.abs() + KNEE).rsqrt()
+        if detail_pcnn.requires_grad or torch.compiler.is_compiling():
+            found_pgnn = torch.stack([_dot(white[i], white[j]) for i, j in PRODUCTS], 1)
+            return found_pgnn * (found_pgnn.abs() + KNEE).rsqrt()
+        # One product after the other where it belongs, while it is in the cache.
+        found_pgnn = white[0][0].new_empty(len(detail_pcnn), len(PRODUCTS), *detail_pcnn.shape[2:])
+        for product, (i, j) in zip(found_pgnn.unbind(1), PRODUCTS, strict=True):
+            a, b = white[i], white[j]
+            torch.mul(a[0], b[0], out=product).addcmul_(a[1], b[1]).addcmul_(a[2], b[2])
+            product.mul_(product.abs().add_(KNEE).rsqrt_())
+        return found_pgnn
 
     def _covariance(self, detail_pcnn: Tensor) -> list[Tensor]:
         """Of the colours around each pixel, entries 00, 01, 02, 11, 12, 22: (P, N, N) each.

@@ -1,0 +1,227 @@
+"""Packed convolutions give what the layers give, and follow their weights."""
+
+from __future__ import annotations
+
+import copy
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as nnf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from minusface import packed
+from minusface.config import RecognizerConfig
+from minusface.protect.generator import UNet
+from minusface.recognize import Recognizer
+
+
+def lively(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
+    """As after training."""
+    for values in (norm.running_mean, norm.bias):
+        if values is not None:
+            nn.init.normal_(values)
+    for values in (norm.running_var, norm.weight):
+        if values is not None:
+            nn.init.uniform_(values, 0.3, 2.0)
+    return norm.eval()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    batch=st.sampled_from([1, 3]),
+    inside=st.sampled_from([1, 3, 16, 21]),
+    outside=st.sampled_from([1, 8, 32]),
+    side=st.sampled_from([4, 7, 14, 30]),
+    stride=st.sampled_from([1, 2]),
+    kernel=st.sampled_from([1, 3]),
+    bias=st.booleans(),
+    norm=st.sampled_from(["none", "plain", "affine"]),
+    after=st.sampled_from(["nothing", "relu", "sum"]),
+    innermost=st.booleans(),
+)
+def test_a_convolution_and_what_follows(
+    batch: int, inside: int, outside: int, side: int, stride: int, kernel: int, bias: bool,
+    norm: str, after: str, innermost: bool,
+) -> None:  # fmt: skip
+    torch.manual_seed(0)
+    conv = nn.Conv2d(inside, outside, kernel, stride, kernel // 2, bias=bias)
+    behind = None if norm == "none" else lively(nn.BatchNorm2d(outside, affine=norm == "affine"))
+    frozen(conv, *([] if behind is None else [behind]))
+    order = torch.channels_last if innermost else torch.contiguous_format
+    x = torch.randn(batch, inside, side, side).contiguous(memory_format=order)
+    with torch.no_grad():
+        expected = conv(x) if behind is None else behind(conv(x))
+        onto = torch.randn_like(expected) if after == "sum" else None
+        kept = None if onto is None else onto.clone()
+        if after == "relu":
+            expected = expected.relu()
+        elif onto is not None:
+            expected = expected + onto
+        for _ in range(2):
+            found = packed.convolve(x, conv, behind, relu=after == "relu", onto=onto)
+            torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4)
+        assert onto is None or torch.equal(onto, kept), "the summand was written to"
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    batch=st.sampled_from([1, 4]), channels=st.sampled_from([2, 16]), side=st.sampled_from([7, 14])
+)
+def test_a_transposed_convolution(batch: int, channels: int, side: int) -> None:
+    torch.manual_seed(0)
+    conv = nn.ConvTranspose2d(2 * channels, channels, 3, 2, 1, output_padding=1)
+    frozen(conv)
+    x = torch.randn(batch, 2 * channels, side, side).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        torch.testing.assert_close(packed.upsample(x, conv), conv(x), atol=1e-4, rtol=1e-4)
+
+
+def frozen(*layers: nn.Module) -> None:
+    for layer in layers:
+        layer.requires_grad_(False)
+
+
+def step(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """By a fused optimiser, which writes where Python does not see it."""
+    conv.requires_grad_(True)
+    norm.requires_grad_(True)
+    with torch.enable_grad():
+        optimizer = torch.optim.AdamW([*conv.parameters(), *norm.parameters()], 0.1, fused=True)
+        norm(conv(torch.ones(1, 3, 8, 8))).sum().backward()
+        optimizer.step()
+
+
+def load(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    conv.load_state_dict(nn.Conv2d(3, 4, 3, padding=1).state_dict())
+
+
+@torch.inference_mode()
+def load_while_serving(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    load(conv, norm)
+
+
+def exchange(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    conv.weight.data = conv.weight.data * 2
+
+
+def statistics(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    norm.train()(conv(torch.ones(1, 3, 8, 8) * 3))
+    norm.eval()
+
+
+@pytest.mark.parametrize("change", [step, load, load_while_serving, exchange, statistics])
+@torch.no_grad()
+def test_changed_weights_are_packed_anew(change: Callable[..., None]) -> None:
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(3, 4, 3, padding=1), lively(nn.BatchNorm2d(4))
+    frozen(conv, norm)
+    x = torch.randn(1, 3, 8, 8)
+    before = packed.convolve(x, conv, norm)
+    change(conv, norm)
+    after = packed.convolve(x, conv, norm)
+    assert not torch.allclose(before, after, atol=1e-3)
+    torch.testing.assert_close(after, norm(conv(x)), atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_what_was_packed_goes_with_its_layer() -> None:
+    gc.collect()
+    before = len(packed._PACKED._found)
+    conv = nn.Conv2d(3, 4, 3).requires_grad_(False)
+    packed.convolve(torch.randn(1, 3, 8, 8), conv)
+    assert len(packed._PACKED._found) == before + 1
+    del conv
+    gc.collect()
+    assert len(packed._PACKED._found) == before
+
+
+def test_what_it_is_not_for() -> None:
+    x = torch.randn(1, 3, 8, 8)
+    assert not packed.usable(x), "gradients"
+    with torch.no_grad():
+        assert packed.usable(x)
+        assert not packed.usable(x.bfloat16())
+        assert not packed.usable(x.to("meta"))
+        assert not packed.usable(nn.Parameter(x))
+        with torch.autocast("cpu"):
+            assert not packed.usable(x)
+        with torch.backends.mkldnn.flags(enabled=False):
+            assert not packed.usable(x)
+
+
+NETWORKS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
+    "unet": lambda: (UNet(6, 4), torch.randn(2, 6, 32, 32)),
+    **{
+        name: lambda name=name: (  # type: ignore[misc]
+            Recognizer(RecognizerConfig(name, 16), size=32), torch.rand(2, 3, 32, 32)
+        )
+        for name in ("ir_lite", "ir_lite_96", "ir_18", "ir_se_18", "mobilefacenet")
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """The layers that were packed or asked for."""
+    layers: list[nn.Module] = []
+    plain = packed.Kept.get
+
+    def get(self: packed.Kept, owner: nn.Module, *rest: Any) -> Any:
+        layers.append(owner)
+        return plain(self, owner, *rest)
+
+    monkeypatch.setattr(packed.Kept, "get", get)
+    return layers
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_give_the_same_with_and_without(name: str, counted: list[nn.Module]) -> None:
+    torch.manual_seed(0)
+    network, x = NETWORKS[name]()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            lively(module)
+    network.eval().requires_grad_(False)
+
+    def out(model: nn.Module) -> Tensor:
+        found = model(x)
+        return found if isinstance(found, Tensor) else found.regenerated
+
+    plain = out(network).detach()
+    assert not counted
+    kept = x.clone()
+    with torch.no_grad():
+        served = out(network)
+        again = out(copy.deepcopy(network))
+    assert torch.equal(x, kept), "the input was written to"
+    torch.testing.assert_close(served, plain, atol=1e-4, rtol=1e-3)
+    assert torch.equal(served, again)
+    convolutions = sum(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in network.modules())
+    # But the last 1x1 convolution, the squeezing one, and gates.
+    fewer = {"unet": 1, "ir_lite_96": 1, "ir_se_18": 16, "mobilefacenet": convolutions}
+    assert len(set(counted)) >= convolutions - fewer.get(name, 0)
+    with torch.no_grad():
+        counted.clear()
+        torch.testing.assert_close(out(network.requires_grad_(True)), plain, atol=1e-4, rtol=1e-3)
+        assert not counted, "a fused optimiser may write to them unseen"
+        if name != "unet":
+            out(network.requires_grad_(False).train())
+            assert not counted, "statistics of a batch cannot be packed"
+
+
+def test_a_torch_without_the_operators_goes_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network, x = NETWORKS["ir_lite"]()
+    network.eval().requires_grad_(False)
+    with torch.no_grad():
+        served = network(x)
+        monkeypatch.setattr(packed, "convolve", lambda *_, **__: nnf.relu(torch.zeros(1)))
+        packed._works.cache_clear()
+        assert not packed._works(), "it must notice that they give something else"
+        torch.testing.assert_close(network(x), served, atol=1e-4, rtol=1e-3)
+    packed._works.cache_clear()
