@@ -73,6 +73,10 @@ class DistillConfig:
     """Weight of the distillation loss."""
     pairwise: float = 1.0
     """Weight, within it, of the pairwise-similarity term beside the cosine term."""
+    relation: float = 0.0
+    """Weight of the divergence from the teacher's likeness to all the training images; needs a .npz."""
+    temperature: float = 0.08
+    """By which cosines are divided there: the lower, the more the nearest images count."""
     twin: str | None = None
     """Stage 2: a checkpoint of task plain with the same IR backbone, whose last two levels' maps of the
     unprotected crop are imitated; none: only embeddings are."""

@@ -110,6 +110,8 @@ def useless(config: TrainConfig) -> list[str]:
         reasons |= dict.fromkeys(
             ("distill.weight", "distill.pairwise"), "distill.teacher is not given"
         )
+    if config.distill.relation == 0:
+        reasons["distill.temperature"] = "distill.relation is 0"
     if config.distill.twin is None:
         reasons["distill.twin_weight"] = "distill.twin is not given"
     if not config.recognizer.backbone.startswith("ir_"):

@@ -57,3 +57,20 @@ def distillation(embeddings: Array, targets: Array) -> float:
     """Mean of 1 - cosine."""
     cosines = [cosine(a, b) for a, b in zip(embeddings, targets, strict=True)]
     return 1 - sum(cosines) / len(cosines)
+
+
+def relation(student: Array, targets: Array, bank: Array, temperature: float) -> float:
+    """Mean over rows of KL(teacher's distribution over the bank, student's)."""
+    total = 0.0
+    for one, other in zip(student, targets, strict=True):
+        meant, said = (
+            _distribution([cosine(row, seen) / temperature for seen in bank])
+            for row in (other, one)
+        )
+        total += sum(p * math.log(p / q) for p, q in zip(meant, said, strict=True))
+    return total / len(student)
+
+
+def _distribution(values: list[float]) -> list[float]:
+    powers = [math.exp(value - max(values)) for value in values]
+    return [power / sum(powers) for power in powers]

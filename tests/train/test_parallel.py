@@ -213,7 +213,7 @@ def variants(root: Path, stage_one: str) -> list[TrainConfig]:
         ),
         replace(
             short, out=str(root / "distilled"), task="plain",
-            distill=DistillConfig(str(root / "teacher.npz")), head=HeadConfig(weight=0.0),
+            distill=DistillConfig(str(root / "teacher.npz"), relation=0.3), head=HeadConfig(weight=0.0),
         ),
     ]  # fmt: skip
 

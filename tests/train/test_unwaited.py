@@ -18,6 +18,7 @@ from benchmarks.step_setup import STAGES, build_training
 from minusface.config import CodecConfig, GeneratorConfig, HeadConfig, LossConfig, TrainConfig
 from minusface.config import RecognizerConfig as Backbone
 from minusface.recognize import HEADS, DistillLoss, TeacherFile, build_head
+from minusface.recognize.relation import RelationLoss
 from minusface.recognize.sharded import sharded_loss
 from minusface.train.build import build_task
 from minusface.train.losses import Faces
@@ -86,6 +87,7 @@ def test_nor_does_distillation_from_a_file() -> None:
     targets = teacher.targets(names, meta(4, 3, 112, 112), mirrored)
     embeddings = meta(4, 4).requires_grad_()
     DistillLoss(4, teacher.size).to("meta")(embeddings, targets).total.backward()
+    RelationLoss.of(teacher, 0.1).to("meta")(embeddings, targets).backward()
     assert embeddings.grad is not None
 
 

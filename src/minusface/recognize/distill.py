@@ -51,6 +51,7 @@ class TeacherFile:
         flipped: (N, D) unit rows, of the mirrored images.
         where: what to call it in errors.
         centre: (D,) what was taken off the rows before they were scaled; None for nothing.
+        known: rows of the training images; None for all.
     """
 
     def __init__(
@@ -60,17 +61,24 @@ class TeacherFile:
         flipped: Tensor,
         where: str,
         centre: Float64 | None = None,
+        known: npt.NDArray[np.int64] | None = None,
     ) -> None:
         self.rows = {name: row for row, name in enumerate(names)}
         self.plain = plain
         self.flipped = flipped
         self.where = where
         self.centre = centre
+        self._known = slice(None) if known is None else torch.from_numpy(known)
 
     @property
     def size(self) -> int:
         """D."""
         return int(self.plain.shape[1])
+
+    @property
+    def known(self) -> Tensor:
+        """Embeddings of the training images and their mirror images: unit rows (M, D)."""
+        return torch.cat([self.plain[self._known], self.flipped[self._known]])
 
     @classmethod
     def load(cls, path: Path | str, keys: Sequence[str] | None = None) -> TeacherFile:
@@ -95,7 +103,7 @@ class TeacherFile:
             nnf.normalize(torch.from_numpy(array - centre), dim=1).to(torch.float32)
             for array in (plain, flipped)
         ]
-        return cls(names, unit[0], unit[1], str(path), centre)
+        return cls(names, unit[0], unit[1], str(path), centre, chosen)
 
     def lookup(self, keys: Sequence[str]) -> tuple[Tensor, Tensor]:
         """The targets (B, D) of the images as they are and of the mirrored ones.
@@ -278,10 +286,14 @@ class DistillLoss(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             raw = embeddings.to(torch.float32)
             teacher = nnf.normalize(targets.detach().to(torch.float32), dim=1)
-            projected = nnf.normalize(self.projection(raw), dim=1)
-            cosine = (1.0 - (projected * teacher).sum(1)).mean()
+            cosine = (1.0 - (self.project(raw) * teacher).sum(1)).mean()
             pairwise = self._pairwise(nnf.normalize(raw, dim=1), teacher)
             return DistillLosses(cosine, pairwise, cosine + self.pairwise_weight * pairwise)
+
+    def project(self, embeddings: Tensor) -> Tensor:
+        """Embeddings (B, E) in the teacher's space: unit rows (B, D), float32."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return nnf.normalize(self.projection(embeddings.to(torch.float32)), dim=1)
 
     def _pairwise(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Relative squared error of the cosines between different rows, unit (B, E) and (B, D)."""

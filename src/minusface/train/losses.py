@@ -18,6 +18,7 @@ from minusface import collectives
 from minusface.config import TrainConfig
 from minusface.errors import MinusfaceError
 from minusface.recognize import DistillLoss, MarginHead, Teacher, build_head, head_loss
+from minusface.recognize.relation import RelationLoss
 from minusface.recognize.sharded import draw_kept, sharded_loss
 from minusface.share import Share
 
@@ -63,12 +64,15 @@ class IdentityLoss(nn.Module):
         self.starts = [0, *accumulate(counts)]
         self.head: MarginHead | None = None
         self.distill: DistillLoss | None = None
+        self.relation: RelationLoss | None = None
         self.teacher, self.config = teacher, config
         size = config.recognizer.embedding_size
         if config.head.weight > 0:
             self._build_heads(counts)
-        if teacher is not None and config.distill.weight > 0:
+        if teacher is not None and (config.distill.weight > 0 or config.distill.relation > 0):
             self.distill = DistillLoss(size, teacher.size, config.distill.pairwise)
+        if config.distill.relation > 0:
+            self.relation = RelationLoss.of(teacher, config.distill.temperature)
         if self.head is None and self.distill is None and not self.branches:
             raise MinusfaceError(
                 "nothing to learn: head.weight is 0 and distill.teacher is not given"
@@ -132,6 +136,9 @@ class IdentityLoss(nn.Module):
             parts = self.distill(embeddings, targets)
             losses["cosine"], losses["pairwise"] = parts.cosine, parts.pairwise
             total = total + self.config.distill.weight * parts.total
+            if self.relation is not None:
+                losses["relation"] = self.relation(self.distill.project(embeddings), targets)
+                total = total + self.config.distill.relation * losses["relation"]
         return {**losses, "identity": total}
 
     def _margin(

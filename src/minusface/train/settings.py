@@ -39,6 +39,8 @@ RANGES: dict[str, tuple[float, bool, float, bool]] = {
     "head.sample_rate": (0, False, 1, True),
     "distill.weight": (0, True, float("inf"), False),
     "distill.pairwise": (0, True, float("inf"), False),
+    "distill.relation": (0, True, float("inf"), False),
+    "distill.temperature": (0, False, float("inf"), False),
     "distill.twin_weight": (0, True, float("inf"), False),
     "dropout": (0, True, 1, False),
     "optimizer.lr": (0, False, float("inf"), False),
