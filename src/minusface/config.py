@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 CodecName = Literal["dct", "dwt", "raw"]
 Precision = Literal["float32", "bfloat16"]
-InputTransform = Literal["standardized", "unmixed", "rescaled", "as_is"]
+InputTransform = Literal["standardized", "unmixed", "unmixed_wide", "rescaled", "as_is"]
 TaskName = Literal["plain", "toy", "stage1", "stage2"]
 
 
@@ -42,8 +42,8 @@ class RecognizerConfig:
     """Length of a template."""
     input: InputTransform = "standardized"
     """What happens to X_p first: standardized (a sample and colour: mean 0, std 0.5), unmixed (what no
-    permutation changes around a pixel: 21 channels an image), rescaled ([0,1] to [-1,1]) or as_is (the
-    reference)."""
+    permutation changes around a pixel: 21 channels an image), unmixed_wide (the same over more pixels, and
+    the colours: 58), rescaled ([0,1] to [-1,1]) or as_is (the reference)."""
 
 
 @dataclass(frozen=True)

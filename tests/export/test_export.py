@@ -14,6 +14,7 @@ import torch
 import onnx
 from minusface import runtime
 from minusface.cli import main
+from minusface.config import InputTransform
 from minusface.errors import MinusfaceError
 from minusface.export import OPSET, ClientGraph, check_parity, export, measure
 from minusface.export.check import thresholds_of
@@ -87,9 +88,12 @@ def test_parity_in_openvino(made: tuple[Path, Path, ExportCard], batch: int) -> 
     assert np.abs(template - RecognizerModel(out, threads=1).embed(sent)).max() <= 1e-4
 
 
-def test_an_unmixing_recogniser_keeps_its_first_step_in_float32(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["unmixed", "unmixed_wide"])
+def test_an_unmixing_recogniser_keeps_its_first_step_in_float32(
+    tmp_path: Path, name: InputTransform
+) -> None:
     """Its covariances are far below what half precision, or eight bits, can hold."""
-    path = tiny_checkpoint(tmp_path / "checkpoint", copies=2, input="unmixed")
+    path = tiny_checkpoint(tmp_path / "checkpoint", copies=2, input=name)
     export(path, tmp_path / "out", ("float16", "int8"))
     found = check_parity(path, tmp_path / "out", ("float32", "float16", "int8"))["recognizer"]
     assert max(found["float32"].values()) <= 1e-4

@@ -39,6 +39,25 @@ def responses(detail: Array) -> list[Array]:
     return [detail, across, down, slope(across, False), slope(down, True), slope(across, True)]
 
 
+def far_responses(detail: Array, reach: int) -> list[Array]:
+    """Of one colour: slopes across and down, bends likewise, over so many pixels; the border repeats."""
+    size = len(detail)
+    found = [np.zeros_like(detail) for _ in range(4)]
+    for y in range(size):
+        for x in range(size):
+            left, right = detail[y, max(x - reach, 0)], detail[y, min(x + reach, size - 1)]
+            above, below = detail[max(y - reach, 0), x], detail[min(y + reach, size - 1), x]
+            values = (
+                right - left,
+                below - above,
+                right + left - 2 * detail[y, x],
+                above + below - 2 * detail[y, x],
+            )
+            for map_, value in zip(found, values, strict=True):
+                map_[y, x] = value
+    return found
+
+
 def covariance_near(detail: Array, y: int, x: int, deviation: float, coarse: int) -> Array:
     """(3, 3) at a pixel, between the places of the coarse grid, without the ridge."""
     size = detail.shape[1]
@@ -75,8 +94,12 @@ def unmixed(
     ridge: float,
     floor: float,
     knee: float,
+    reach: int | None = None,
 ) -> Array:
-    """The products at one pixel of an image (3, N, N), in the order 00, 01 ... 05, 11 ... 55."""
+    """The products at one pixel of an image (3, N, N), in the order 00, 01 ... 05, 11 ... 55.
+
+    With a reach, those with the far responses follow (06 ... 09, 16 ... 99), and the standardised colours.
+    """
     size = image.shape[1]
     detail = np.array(
         [
@@ -90,10 +113,16 @@ def unmixed(
     near = covariance_near(detail, y, x, deviation, coarse)
     inverse = np.linalg.inv(near + np.eye(3) * (np.trace(near) * ridge / 3 + floor))
     by_colour = [responses(detail[c]) for c in range(3)]
-    vectors = [np.array([by_colour[c][k][y, x] for c in range(3)]) for k in range(6)]
+    if reach is not None:
+        by_colour = [own + far_responses(detail[c], reach) for c, own in enumerate(by_colour)]
+    count = len(by_colour[0])
+    vectors = [np.array([by_colour[c][k][y, x] for c in range(3)]) for k in range(count)]
+    near_pairs = [(i, j) for i in range(6) for j in range(i, 6)]
+    far_pairs = [(i, j) for i in range(count) for j in range(i, count) if j >= 6]
     found = []
-    for i in range(6):
-        for j in range(i, 6):
-            value = float(vectors[i] @ inverse @ vectors[j])
-            found.append(value / math.sqrt(abs(value) + knee))
+    for i, j in near_pairs + far_pairs:
+        value = float(vectors[i] @ inverse @ vectors[j])
+        found.append(value / math.sqrt(abs(value) + knee))
+    if reach is not None:
+        found += [float((image[c, y, x] - image[c].mean()) / image[c].std() / 2) for c in range(3)]
     return np.array(found)

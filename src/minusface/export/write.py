@@ -66,7 +66,7 @@ def export(
     files: dict[str, dict[str, dict[str, Any]]] = {half: {} for half in halves}
     for half, module in halves.items():
         data = to_onnx(module, example(protector, half, 2), half, opset)
-        exactly = half == "recognizer" and recognizer.config.input == "unmixed"
+        exactly = half == "recognizer" and recognizer.unmix is not None
         for variant in wanted:
             data_variant = convert(data, variant, exactly)
             name = f"{half}.onnx" if variant == "float32" else f"{half}.{variant}.onnx"

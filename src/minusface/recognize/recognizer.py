@@ -17,7 +17,7 @@ from minusface import checkpoint
 from minusface.config import InputTransform, RecognizerConfig
 from minusface.errors import MinusfaceError, choice_error
 from minusface.recognize.backbones import build_backbone
-from minusface.recognize.unmix import Unmix
+from minusface.recognize.unmix import PRODUCTS, Unmix
 from minusface.types import FaceCrop, ProtectedImage, Template
 from minusface.weights import resolve
 
@@ -84,16 +84,16 @@ class Recognizer(nn.Module):
         self.size = size
         self.kind: RecognizerKind = kind
         self.unmix: Unmix | None = None
-        if config.input == "unmixed" and kind != "features":
-            self.unmix = Unmix(size)
+        if config.input in ("unmixed", "unmixed_wide") and kind != "features":
+            self.unmix = Unmix(size, config.input == "unmixed_wide")
         read = in_channels if self.unmix is None else self.unmix.channels(in_channels)
         self.backbone = build_backbone(config.backbone, read, config.embedding_size, size)
 
     def prepare(self, pixels: Tensor) -> Tensor:
-        """The input transform: (B, C, H, W) to the same, or with ``unmixed`` to (B, 7C, H, W).
+        """The input transform: (B, C, H, W) to the same, or with ``unmixed`` to (B, 7C, H, W) or more.
 
-        ``standardized`` and ``unmixed`` apply to protected images and crops; ``rescaled`` brings protected
-        images from [0, 1] to [-1, 1], where crops are already; features stay as they are.
+        ``standardized`` and what is unmixed apply to protected images and crops; ``rescaled`` brings
+        protected images from [0, 1] to [-1, 1], where crops are already; features stay as they are.
         """
         if self.kind == "features" or self.config.input == "as_is":
             return pixels
@@ -252,7 +252,8 @@ def backbone_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def warm_start(recognizer: Recognizer, tensors: Mapping[str, Tensor]) -> list[str]:
     """Copy another recogniser's weights where the shapes agree; the others stay at their init.
 
-    Meant for a first convolution with other input channels, or another embedding size.
+    Meant for a first convolution with other input channels, or another embedding size. From ``unmixed`` to
+    ``unmixed_wide`` the first convolution keeps what it knows, and weighs what is new by zero.
 
     Args:
         recognizer: changed in place.
@@ -264,7 +265,7 @@ def warm_start(recognizer: Recognizer, tensors: Mapping[str, Tensor]) -> list[st
     Raises:
         MinusfaceError: the names are another backbone's, or most shapes differ.
     """
-    given = backbone_tensors(tensors)
+    given = _widened(backbone_tensors(tensors), recognizer)
     own = recognizer.backbone.state_dict()
     odd = sorted(own.keys() ^ given.keys())
     if odd:
@@ -281,3 +282,18 @@ def warm_start(recognizer: Recognizer, tensors: Mapping[str, Tensor]) -> list[st
     fitting = {name: tensor for name, tensor in given.items() if name not in set(skipped)}
     recognizer.backbone.load_state_dict({**own, **fitting})
     return skipped
+
+
+def _widened(tensors: dict[str, Tensor], recognizer: Recognizer) -> dict[str, Tensor]:
+    """With the first convolution of an ``unmixed`` recogniser as one for ``unmixed_wide``, if it is."""
+    if recognizer.unmix is None or not recognizer.unmix.wide:
+        return tensors
+    own, images = recognizer.first.weight, recognizer.in_channels // 3
+    name = next(n for n, p in recognizer.backbone.named_parameters() if p is own)
+    narrow = tensors.get(name)
+    if narrow is None or narrow.shape != (own.shape[0], images * len(PRODUCTS), *own.shape[2:]):
+        return tensors
+    sides = own.shape[2:]
+    wide = narrow.new_zeros(len(own), images, own.shape[1] // images, *sides)
+    wide[:, :, : len(PRODUCTS)] = narrow.view(len(own), images, len(PRODUCTS), *sides)
+    return {**tensors, name: wide.flatten(1, 2)}

@@ -9,8 +9,12 @@ what the backbone gets: how steep and how bent the picture is, in units of what 
 to one another. Nothing is learned, and nothing must be known of generator or permutation: an eye can look at
 them as well as a recogniser.
 
-Legend: B batch, n images a crop, P = B*n, C = 3 colours, K filters, G = K*(K+1)/2 products, N side in pixels,
-M side of the coarse grid.
+A product at a pixel says nothing of two places: with ``wide`` slopes and bends over four pixels, where the
+mixture is nearly the same still, are multiplied with those over one and with each other, and the colours
+themselves go along, for what they hold that no product does.
+
+Legend: B batch, n images a crop, P = B*n, C = 3 colours, K filters, G products (and colours), N side in
+pixels, M side of the coarse grid.
 """
 
 from __future__ import annotations
@@ -33,10 +37,12 @@ RIDGE = 0.02
 FLOOR = (0.36 / 255) ** 2
 # Below it products are taken as they are, above it their root: a few edges would outshout everything.
 KNEE = 0.1
-FILTERS = 6
+# Responses of one pixel's reach, and with those that reach further; the further reach, in pixels.
+FINE, ALL, REACH = 6, 10, 4
 # Images whose intermediate results fit a processor's cache.
 CACHED = 8
-PRODUCTS = tuple(combinations_with_replacement(range(FILTERS), 2))
+PRODUCTS = tuple(combinations_with_replacement(range(FINE), 2))
+FURTHER = tuple((i, j) for i, j in combinations_with_replacement(range(ALL), 2) if j >= FINE)
 # Places of the squared slopes among them.
 ACROSS, DOWN = PRODUCTS.index((1, 1)), PRODUCTS.index((2, 2))
 Colours = tuple[Tensor, Tensor, Tensor]
@@ -47,6 +53,8 @@ class Unmix(nn.Module):
 
     Args:
         size: N.
+        wide: 58 channels an image: 34 products more, of responses that reach further, and the three
+            colours at mean 0 and standard deviation 0.5.
 
     Raises:
         MinusfaceError: a size that four does not divide.
@@ -56,8 +64,10 @@ class Unmix(nn.Module):
     gather_mn: Tensor
     spread_nm: Tensor
 
-    def __init__(self, size: int = 112) -> None:
+    def __init__(self, size: int = 112, wide: bool = False) -> None:
         super().__init__()
+        self.wide = wide
+        self.products = PRODUCTS + FURTHER if wide else PRODUCTS
         if size < 2 * COARSE or size % COARSE:
             raise MinusfaceError(f"input 'unmixed': size {size}, expected a multiple of {COARSE}")
         blur_nn = _gaussian(size, NEIGHBOURHOOD * size)
@@ -69,10 +79,9 @@ class Unmix(nn.Module):
         }.items():
             self.register_buffer(name, value, persistent=False)
 
-    @staticmethod
-    def channels(images: int) -> int:
+    def channels(self, images: int) -> int:
         """Channels it makes of so many of protected images."""
-        return images // 3 * len(PRODUCTS)
+        return images // 3 * (len(self.products) + (3 if self.wide else 0))
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class; any float type in, float32 out."""
@@ -89,16 +98,23 @@ class Unmix(nn.Module):
     def _products(self, colours_pcnn: Tensor) -> Tensor:
         """(P, 3, N, N) to (P, G, N, N)."""
         detail_pcnn = colours_pcnn - self.blur_nn @ colours_pcnn @ self.blur_nn.T
-        white = _whitened(_responses(detail_pcnn), self._covariance(detail_pcnn))
+        responses = _responses(detail_pcnn)
+        if self.wide:
+            responses += _far_responses(detail_pcnn)
+        white = _whitened(responses, self._covariance(detail_pcnn))
         if detail_pcnn.requires_grad or torch.compiler.is_compiling():
-            found_pgnn = torch.stack([_dot(white[i], white[j]) for i, j in PRODUCTS], 1)
-            return found_pgnn * (found_pgnn.abs() + KNEE).rsqrt()
+            made = torch.stack([_dot(white[i], white[j]) for i, j in self.products], 1)
+            made = made * (made.abs() + KNEE).rsqrt()
+            return torch.cat([made, _standard(colours_pcnn)], 1) if self.wide else made
         # One product after the other where it belongs, while it is in the cache.
-        found_pgnn = white[0][0].new_empty(len(detail_pcnn), len(PRODUCTS), *detail_pcnn.shape[2:])
-        for product, (i, j) in zip(found_pgnn.unbind(1), PRODUCTS, strict=True):
+        images, _, size, _ = detail_pcnn.shape
+        found_pgnn = detail_pcnn.new_empty(images, self.channels(3), size, size)
+        for product, (i, j) in zip(found_pgnn.unbind(1), self.products, strict=False):
             a, b = white[i], white[j]
             torch.mul(a[0], b[0], out=product).addcmul_(a[1], b[1]).addcmul_(a[2], b[2])
             product.mul_(product.abs().add_(KNEE).rsqrt_())
+        if self.wide:
+            found_pgnn[:, len(self.products) :] = _standard(colours_pcnn)
         return found_pgnn
 
     def _covariance(self, detail_pcnn: Tensor) -> list[Tensor]:
@@ -134,6 +150,23 @@ def _responses(detail_pcnn: Tensor) -> list[Tensor]:
     across, down = _slopes(detail_pcnn)
     bend, twist = _slopes(across)
     return [detail_pcnn, across, down, bend, _slopes(down)[1], twist]
+
+
+def _far_responses(detail_pcnn: Tensor) -> list[Tensor]:
+    """Slopes across and down, bends across and down, over REACH pixels to either side."""
+    size, reach = detail_pcnn.shape[-1], REACH
+    wide = nnf.pad(detail_pcnn, (reach,) * 4, mode="replicate")
+    inner = slice(reach, reach + size)
+    left, right = wide[..., inner, :size], wide[..., inner, 2 * reach :]
+    above, below = wide[..., :size, inner], wide[..., 2 * reach :, inner]
+    twice = 2 * detail_pcnn
+    return [right - left, below - above, right + left - twice, above + below - twice]
+
+
+def _standard(colours_pcnn: Tensor) -> Tensor:
+    """Each colour at mean 0 and standard deviation 0.5; a flat one near 0."""
+    centred = colours_pcnn - colours_pcnn.mean((2, 3), keepdim=True)
+    return centred * (0.5 * (centred.square().mean((2, 3), keepdim=True) + 1e-8).rsqrt())
 
 
 def _slopes(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -46,7 +46,7 @@ class Adversary(nn.Module):
         self.unmix = None if unmixed is None else Unmix(unmixed)
         self.unet = UNet(3, width)
         if self.unmix is not None:
-            self.unet = UNet(3 + Unmix.channels(3), width)
+            self.unet = UNet(3 + self.unmix.channels(3), width)
             self.unet.project = nn.Conv2d(width, 3, 1)
         start_lively(self.unet)
 
