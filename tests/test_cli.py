@@ -740,6 +740,21 @@ def test_settings_without_effect_are_named(place: Place, run: Run, tmp_path: Pat
     assert "warning: stage2.permutations has no effect: task is plain" in said.err
 
 
+def test_a_seed_that_has_drawn_it_all_before_is_told_of(
+    place: Place, run: Run, tmp_path: Path
+) -> None:
+    begun = ["--start.generator", str(place.stage1), "--start.recognizer", str(place.stage2)]
+    base = ["train", "--task", "stage2", *TINY, "--data.faces", str(place.faces), *begun]
+    again = run(*base, "--out", str(tmp_path / "again"))
+    assert "warning: seed 0 is start.recognizer's, too" in again.err
+    for number, change in enumerate((["--seed", "1"], ["--start.recognizer", str(place.plain)])):
+        said = run(*base, *change, "--out", str(tmp_path / str(number)))
+        assert said.code == 0
+        assert "too: the same batches" not in said.err
+    resumed = run(*base, "--out", str(tmp_path / "again"), "--resume")
+    assert "too: the same batches" not in resumed.err
+
+
 def test_usage(run: Run) -> None:
     said = run("--help")
     assert said == run()

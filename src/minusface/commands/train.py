@@ -94,7 +94,7 @@ def _run(config: TrainConfig, resume: bool, profile: bool) -> Outcome:
     from minusface.commands.training import TrainingReport, introduction
     from minusface.train.loggers import wanted_loggers
     from minusface.train.parallel import restarted
-    from minusface.train.run import check_out
+    from minusface.train.run import check_out, drawn_again
     from minusface.train.run import train as run
 
     resume = resume or restarted(config.out)
@@ -102,7 +102,7 @@ def _run(config: TrainConfig, resume: bool, profile: bool) -> Outcome:
         return run(config, resume=resume, profile=profile)
     with contextlib.ExitStack() as stack:
         report = stack.enter_context(TrainingReport())
-        for line in useless(config):
+        for line in useless(config) + ([] if resume else drawn_again(config)):
             report.line(f"minusface: warning: {line}")
         evaluate = _evaluation(config, report)
         report.line(introduction(config, held_out=evaluate is not None))

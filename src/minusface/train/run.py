@@ -31,6 +31,7 @@ from minusface.train.parallel import pick_device, replicate, synchronise_norms
 from minusface.train.plan import LoopConfig, Outcome, Progress, Rehearsal, step_seed
 from minusface.train.settings import check_settings
 from minusface.train.tasks import Task
+from minusface.weights import resolve
 
 # Augmentation draws from a stream of its own, so that a task may draw as much as it likes.
 AUGMENT_STREAM = 0x5EED
@@ -240,6 +241,24 @@ def teacher_of(teacher: Teacher | None) -> dict[str, object]:
         return {}
     centre = [round(float(value), 7) for value in teacher.centre]
     return {"teacher": {"name": Path(teacher.where).name, "centre": centre}}
+
+
+def drawn_again(config: TrainConfig) -> list[str]:
+    """A line where a training draws what the one it begins from has drawn, and partly learned by heart."""
+    if config.start.recognizer is None:
+        return []
+    try:
+        before = load_card(resolve(config.start.recognizer))
+    except MinusfaceError:
+        return []  # told of when it is loaded
+    faces = Path(str(dict(before.config.get("data", {})).get("faces"))).name
+    same = (before.task, before.config.get("seed"), faces)
+    if same != (config.task, config.seed, Path(config.data.faces).name):
+        return []
+    return [
+        f"seed {config.seed} is start.recognizer's, too: the same batches, distortions and permutations come "
+        "again; another seed draws new ones"
+    ]
 
 
 def check_out(out: Path, resume: bool) -> None:
