@@ -51,9 +51,11 @@ def build_task(config: TrainConfig, classes: Classes, teacher: Teacher | None) -
         if isinstance(module, Dropout):
             module.p = config.dropout
     if config.start.recognizer is not None:
-        with of_key("start.recognizer"):
-            for recognizer in task.recognizers():
-                warm_start(recognizer, _start_of(recognizer, config.start.recognizer))
+        for recognizer in task.recognizers():
+            with of_key("start.recognizer"):
+                tensors = _start_of(recognizer, config.start.recognizer)
+            with of_key(f"start.recognizer {config.start.recognizer}:"):
+                warm_start(recognizer, tensors)
     if config.task != "stage2" and config.start.generator and task.protector is not None:
         with of_key("start.generator"):
             tensors = Protector.load(config.start.generator).generator.state_dict()
