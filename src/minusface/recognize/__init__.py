@@ -21,7 +21,8 @@ from minusface.recognize.heads import (
 )
 from minusface.recognize.iresnet import IResNet
 from minusface.recognize.mobilefacenet import MobileFaceNet, mobilefacenet
-from minusface.recognize.recognizer import Recognizer, RecognizerKind, standardize, warm_start
+from minusface.recognize.recognizer import Recognizer, RecognizerKind, warm_start
+from minusface.recognize.standard import standardize
 from minusface.recognize.unmix import Unmix
 
 __all__ = [

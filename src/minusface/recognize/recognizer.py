@@ -17,15 +17,13 @@ from minusface import checkpoint
 from minusface.config import InputTransform, RecognizerConfig
 from minusface.errors import MinusfaceError, choice_error
 from minusface.recognize.backbones import build_backbone
+from minusface.recognize.standard import standardize
 from minusface.recognize.unmix import PRODUCTS, Unmix
 from minusface.types import FaceCrop, ProtectedImage, Template
 from minusface.weights import resolve
 
 RecognizerKind = Literal["protected", "crop", "features"]
 
-STANDARD_DEVIATION = 0.5
-# Well under one step of an 8-bit image, so that only constant channels are held down.
-STANDARDIZE_EPS = 1e-4
 SPEC_TYPES = {
     "backbone": str,
     "embedding_size": int,
@@ -35,18 +33,6 @@ SPEC_TYPES = {
     "kind": str,
 }
 PREFIX = "recognizer."
-
-
-def standardize(pixels: Tensor) -> Tensor:
-    """Every channel of every sample to mean 0 and standard deviation 0.5: (B, C, H, W) to the same.
-
-    A constant channel becomes 0. Computed in float32 or wider.
-    """
-    wide = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
-    centred = wide - wide.mean((2, 3), keepdim=True)
-    # Inside the root, where it also keeps the gradient of a constant channel finite.
-    variance = centred.square().mean((2, 3), keepdim=True) + STANDARDIZE_EPS**2
-    return centred * (STANDARD_DEVIATION * variance.rsqrt())
 
 
 class Recognizer(nn.Module):

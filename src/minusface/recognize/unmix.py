@@ -26,6 +26,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from minusface.errors import MinusfaceError
+from minusface.recognize.standard import standardize
 
 # Standard deviation of the neighbourhood, in parts of a side; 4/112 and 9/112 were tried and served worse.
 NEIGHBOURHOOD = 6 / 112
@@ -105,7 +106,7 @@ class Unmix(nn.Module):
         if detail_pcnn.requires_grad or torch.compiler.is_compiling():
             made = torch.stack([_dot(white[i], white[j]) for i, j in self.products], 1)
             made = made * (made.abs() + KNEE).rsqrt()
-            return torch.cat([made, _standard(colours_pcnn)], 1) if self.wide else made
+            return torch.cat([made, standardize(colours_pcnn)], 1) if self.wide else made
         # One product after the other where it belongs, while it is in the cache.
         images, _, size, _ = detail_pcnn.shape
         found_pgnn = detail_pcnn.new_empty(images, self.channels(3), size, size)
@@ -114,7 +115,7 @@ class Unmix(nn.Module):
             torch.mul(a[0], b[0], out=product).addcmul_(a[1], b[1]).addcmul_(a[2], b[2])
             product.mul_(product.abs().add_(KNEE).rsqrt_())
         if self.wide:
-            found_pgnn[:, len(self.products) :] = _standard(colours_pcnn)
+            found_pgnn[:, len(self.products) :] = standardize(colours_pcnn)
         return found_pgnn
 
     def _covariance(self, detail_pcnn: Tensor) -> list[Tensor]:
@@ -161,12 +162,6 @@ def _far_responses(detail_pcnn: Tensor) -> list[Tensor]:
     above, below = wide[..., :size, inner], wide[..., 2 * reach :, inner]
     twice = 2 * detail_pcnn
     return [right - left, below - above, right + left - twice, above + below - twice]
-
-
-def _standard(colours_pcnn: Tensor) -> Tensor:
-    """Each colour at mean 0 and standard deviation 0.5; a flat one near 0."""
-    centred = colours_pcnn - colours_pcnn.mean((2, 3), keepdim=True)
-    return centred * (0.5 * (centred.square().mean((2, 3), keepdim=True) + 1e-8).rsqrt())
 
 
 def _slopes(images: Tensor) -> tuple[Tensor, Tensor]:
