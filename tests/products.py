@@ -50,7 +50,7 @@ def saved(
         parts |= {f"generator.{k}": v for k, v in protector.generator.state_dict().items()}
         model |= protector.spec()
     if recognizer is not None:
-        parts |= {f"recognizer.{k}": v for k, v in recognizer.backbone.state_dict().items()}
+        parts |= {f"recognizer.{k}": v for k, v in recognizer.state_dict().items()}
         model["recognizer"] = recognizer.spec()
     checkpoint.save(folder, checkpoint.Card(task, model, config or {}), {"model": parts})
     return folder

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -573,6 +574,7 @@ def test_refusals(
     [
         ("optimzer: {lr: 1}", "unknown key 'optimzer'"),
         ("task: plain\noptimizer: {lr: 1, momentun: 2}", "did you mean 'optimizer.momentum'?"),
+        ("distil: {weight: 1}", "unknown key 'distil'; did you mean 'distill'?"),
         ("optimizer: 3", "optimizer: expected keys and values"),
         ("optimizer: {lr: fast}", "optimizer.lr: expected a number"),
         ("schedule: {milestones: [1, x]}", "schedule.milestones: expected a number"),
@@ -854,3 +856,40 @@ def test_pack(place: Place, run: Run, tmp_path: Path) -> None:
     file = next((tmp_path / "small").glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-1])
     assert "damaged" in run("evaluate", tmp_path / "small", *pairs).line
+
+
+def test_pack_with_a_cohort(
+    place: Place, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("pack", place.stage2, "--out", tmp_path / "small")
+    few = run(*asked, "--cohort", place.faces)
+    assert re.search(r"cohort: \d+ photos, expected 128 or more", few.line)
+    assert not (tmp_path / "small").exists()
+    monkeypatch.setattr("minusface.recognize.cohort.LEAST", 1)
+    said = run(*asked, "--cohort", place.faces)
+    assert said.code == 0, said.err
+    card = checkpoint.load_card(tmp_path / "small")
+    assert card.model["recognizer"]["cohort"] == PEOPLE * IMAGES
+    assert card.data["cohort"] == {"images": PEOPLE * IMAGES, "name": "faces", "seed": 0}
+    assert not card.metrics
+    # Measured, calibrated and served as any other; packed again it is kept, or made anew.
+    pairs = ("--pairs", place.pairs, "--faces", place.faces, "--json", "-", "--draws", 1)
+    assert 0 <= json.loads(run("evaluate", tmp_path / "small", *pairs).out)[0]["auc"] <= 1
+    assert run("calibrate", tmp_path / "small", "--faces", place.faces).code == 0
+    assert "metrics.thresholds" in run("inspect", tmp_path / "small").out
+    again = ("pack", tmp_path / "small", "--out")
+    assert run(*again, tmp_path / "kept").code == 0
+    kept = checkpoint.load_part(tmp_path / "kept", prefix="recognizer.cohort.")
+    anew = run(*again, tmp_path / "anew", "--cohort", place.faces, "--seed", 1)
+    assert anew.code == 0, anew.err
+    other = checkpoint.load_part(tmp_path / "anew", prefix="recognizer.cohort.")
+    assert kept["centres_kd"].shape == other["centres_kd"].shape
+    assert not torch.equal(kept["centres_kd"], other["centres_kd"])
+    for bad, words in (
+        (("--cohort-people", place.pairs), "expected --cohort FACES too"),
+        (("--cohort", tmp_path / "none"), "none"),
+    ):
+        assert words in run("pack", place.stage2, "--out", tmp_path / "no", *bad).line
+    stage1 = run("pack", place.stage1, "--out", tmp_path / "no", "--cohort", place.faces)
+    assert "a stage1 checkpoint, expected plain or stage2" in stage1.line
+    assert not (tmp_path / "no").exists()

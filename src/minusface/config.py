@@ -79,9 +79,12 @@ class DistillConfig:
     """By which cosines are divided there: the lower, the more the nearest images count."""
     twin: str | None = None
     """Stage 2: a checkpoint of task plain with the same IR backbone, whose last two levels' maps of the
-    unprotected crop are imitated; none: only embeddings are."""
+    unprotected crop are imitated; none: only the teacher's embeddings are."""
     twin_weight: float = 1.0
-    """Weight of the distance to the twin's maps."""
+    """Weight of the distance to the twin's maps; 0 leaves them out."""
+    blend: float = 0.0
+    """Chance that a crop is blended with another one of the batch, and the twin's embedding of what comes out
+    imitated in the place of the teacher's: faces that nobody has, where there are few photos."""
 
 
 @dataclass(frozen=True)

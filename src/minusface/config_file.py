@@ -87,7 +87,11 @@ def check_key(key: str, where: str = "") -> None:
     known = known_keys()
     if key not in known:
         groups = {name[: -len(tail)] for name in known for tail in _tails(name)}
-        hint = f"; it is a group: {key}.NAME" if key in groups else nearest(key, known)
+        hint = (
+            f"; it is a group: {key}.NAME"
+            if key in groups
+            else nearest(key, [*known, *sorted(groups)])
+        )
         raise MinusfaceError(f"{where}unknown key {key!r}{hint} (minusface train --help lists all)")
 
 
@@ -113,7 +117,9 @@ def useless(config: TrainConfig) -> list[str]:
     if config.distill.relation == 0:
         reasons["distill.temperature"] = "distill.relation is 0"
     if config.distill.twin is None:
-        reasons["distill.twin_weight"] = "distill.twin is not given"
+        reasons |= dict.fromkeys(
+            ("distill.twin_weight", "distill.blend"), "distill.twin is not given"
+        )
     if not config.recognizer.backbone.startswith("ir_"):
         reasons["dropout"] = f"recognizer.backbone {config.recognizer.backbone} has none"
     if config.loss.adversary == 0:

@@ -94,7 +94,7 @@ def test_levels_lead_to_the_embedding() -> None:
 def test_distance_is_that_of_a_loop_over_views() -> None:
     made = recognizer()
     twin, crops = Twin(made, recognizer("ir_lite", "protected", 5)), batch().crops
-    targets = twin.maps(crops)
+    targets = twin.sees(crops)[1]
     student = recognizer(seed=7)
     with torch.no_grad():
         _, levels = student.with_levels(torch.cat([crops, crops * 0.5, -crops]))
@@ -113,7 +113,7 @@ def test_distance_is_that_of_a_loop_over_views() -> None:
 def test_who_knows_the_means_alone_is_at_one() -> None:
     made = recognizer()
     twin, crops = Twin(made, made), torch.rand(64, 3, SIZE, SIZE) * 2 - 1
-    targets = twin.maps(crops)
+    targets = twin.sees(crops)[1]
     with torch.no_grad():
         _, levels = made.with_levels(crops)
         for level, target in zip(LEVELS, targets, strict=True):

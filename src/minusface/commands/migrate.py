@@ -46,6 +46,7 @@ def migrate(
     from minusface.checkpoint import load_card
     from minusface.errors import MinusfaceError
     from minusface.evaluate import markdown_table
+    from minusface.recognize import Recognizer
     from minusface.recognize.distill import read_teacher
     from minusface.recognize.migrate import centre_of, from_teacher
     from minusface.weights import resolve
@@ -57,7 +58,7 @@ def migrate(
     folder = resolve(checkpoint)
     card = load_card(folder)
     names, plain, _ = read_teacher(Path(teacher))
-    rows = from_teacher(plain, centre_of(card)).vectors
+    rows = from_teacher(plain, centre_of(card), Recognizer.load(folder).cohort).vectors
     measured = (
         [] if faces is None else _measure(folder, names, rows, str(pairs), faces, draws, seed)
     )

@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 
 
 def pack(
-    checkpoint: str, out: str, float32: bool = False, squeeze: bool = False, json: bool = False
+    checkpoint: str,
+    out: str,
+    float32: bool = False,
+    squeeze: bool = False,
+    cohort: str | None = None,
+    cohort_people: str | None = None,
+    seed: int = 0,
+    json: bool = False,
 ) -> int:
     """Make a checkpoint fit to give away: weights in half precision, no training state, no paths of yours.
 
@@ -25,6 +32,11 @@ def pack(
         float32: keep full precision.
         squeeze: an ir_lite's last layer as two thin ones (ir_lite_96): a quarter of its weights less.
             Measures and thresholds of the card are dropped with it: calibrate anew.
+        cohort: a folder of training faces, a folder a person: templates then tell how crowded their place
+            is, which spares false matches, and are one number longer. Clusters of the faces' embeddings go
+            into the weights; nobody's template does. Drops measures and thresholds, too.
+        cohort_people: a file that lists the people to take; by default all.
+        seed: of the cohort's permutations and clusters.
         json: print the outcome as JSON.
     """
     import dataclasses
@@ -41,6 +53,10 @@ def pack(
     card, tensors = load_card(folder), load_part(folder)
     if squeeze:
         card, tensors = _squeezed(card, tensors)
+    if cohort is not None:
+        card, tensors = _with_cohort(folder, card, tensors, cohort, cohort_people, seed)
+    elif cohort_people is not None:
+        raise MinusfaceError("--cohort-people: people of a cohort, expected --cohort FACES too")
     narrow = tensors if float32 else {name: _halved(tensor) for name, tensor in tensors.items()}
     named = dataclasses.replace(card, config=without_folders(card.config))
     save(target, named, {"model": narrow})
@@ -72,6 +88,39 @@ def _squeezed(card: Card, tensors: dict[str, Tensor]) -> tuple[Card, dict[str, T
     own = squeezed({name: t for name, t in tensors.items() if name.startswith(PREFIX)})
     model = {**card.model, "recognizer": {**spec, "backbone": "ir_lite_96"}}
     return dataclasses.replace(card, model=model, metrics={}), {**tensors, **own}
+
+
+def _with_cohort(
+    folder: Path, card: Card, tensors: dict[str, Tensor], faces: str, people: str | None, seed: int
+) -> tuple[Card, dict[str, Tensor]]:
+    """Card and tensors with a cohort of the faces, embedded by the model as it was before packing."""
+    import dataclasses
+
+    from minusface.data import FolderDataset
+    from minusface.errors import MinusfaceError
+    from minusface.evaluate.dataset import embed_dataset
+    from minusface.evaluate.embedders import Embedder
+    from minusface.evaluate.models import load_model
+    from minusface.memory import keep_freed_memory
+    from minusface.recognize.cohort import Cohort
+    from minusface.recognize.recognizer import COHORT, PREFIX
+
+    if card.task not in ("plain", "stage2"):
+        raise MinusfaceError(f"--cohort: a {card.task} checkpoint, expected plain or stage2")
+    keep_freed_memory()
+    model = load_model(folder, seed=seed, eight_bits=True)
+    assert isinstance(model.embedder, Embedder)
+    model.embedder.recognizer.cohort = None
+    dataset = FolderDataset(faces, people, size=model.size)
+    made = Cohort.of(embed_dataset(model, dataset, range(len(dataset))), seed=seed)
+    own = {f"{PREFIX}{COHORT}{name}": tensor for name, tensor in made.state_dict().items()}
+    spec = {**card.model["recognizer"], "cohort": len(made.centres_kd)}
+    told = {"images": len(dataset), "name": dataset.name, "seed": seed}
+    data = {**card.data, "cohort": told}
+    changed = dataclasses.replace(
+        card, model={**card.model, "recognizer": spec}, data=data, metrics={}
+    )
+    return changed, {**tensors, **own}
 
 
 def _halved(tensor: Tensor) -> Tensor:

@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from minusface.data import FolderDataset
-    from minusface.evaluate.large_scale import Floating
-    from minusface.evaluate.models import Model
     from minusface.types import Template, UInt8
 
 # At most so many images a person: who was photographed most would decide the rates alone.
@@ -161,6 +158,7 @@ def calibrate(
     from minusface.checkpoint import CARD, find, load_card
     from minusface.data import FolderDataset
     from minusface.evaluate import calibration
+    from minusface.evaluate.dataset import embed_dataset
     from minusface.evaluate.models import load_model
     from minusface.files import write_atomically
     from minusface.memory import keep_freed_memory
@@ -170,7 +168,7 @@ def calibrate(
     model = load_model(folder, seed=seed, eight_bits=True)
     dataset = FolderDataset(faces, people, size=model.size)
     taken = _taken(dataset.labels.tolist(), seed)
-    rows = _embed(model, dataset, taken, batch_size)
+    rows = embed_dataset(model, dataset, taken, batch_size).numpy()
     points = calibration.calibrate(rows, dataset.labels[taken], seed=seed)
     card = load_card(folder)
     held = {"thresholds": calibration.to_card(points), "calibrated_on": dataset.name}
@@ -191,24 +189,6 @@ def calibrate(
     )
     print(f"next: minusface verify A.jpg B.jpg --checkpoint {shlex.quote(checkpoint)}")
     return 0
-
-
-def _embed(model: Model, dataset: FolderDataset, taken: list[int], batch_size: int) -> Floating:
-    """(K, D) embeddings as in use, of some of a dataset's images."""
-    from minusface.evaluate import embed_images
-    from minusface.progress import bar_of
-
-    images = {dataset.key(index): index for index in taken}
-    with bar_of("embedding", len(taken)) as progress:
-        rows = embed_images(
-            model.embedder,
-            lambda key: dataset[images[key]].image,
-            list(images),
-            flip=False,
-            batch_size=batch_size,
-            progress=progress,
-        )
-    return rows[0].numpy()
 
 
 def _taken(labels: list[int], seed: int) -> list[int]:

@@ -77,7 +77,7 @@ def export(
         size=protector.codec_config.size,
         channels=protector.codec.channels,
         n_duplicate=protector.n_duplicate,
-        embedding_size=recognizer.config.embedding_size,
+        embedding_size=recognizer.template_size,
         opset=opset,
         files=files,
         source={"task": source.task, "model": source.model, "metrics": source.metrics}

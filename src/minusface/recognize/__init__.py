@@ -1,6 +1,7 @@
 """Protected image to template: backbones, margin heads, distillation, the recogniser itself."""
 
 from minusface.recognize.backbones import BACKBONES, build_backbone
+from minusface.recognize.cohort import Cohort
 from minusface.recognize.distill import (
     DistillLoss,
     DistillLosses,
@@ -30,6 +31,7 @@ __all__ = [
     "HEADS",
     "AdaFace",
     "ArcFace",
+    "Cohort",
     "CosFace",
     "CurricularFace",
     "DistillLoss",

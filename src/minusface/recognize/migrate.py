@@ -16,6 +16,7 @@ import torch.nn.functional as nnf
 
 from minusface.checkpoint import Card
 from minusface.errors import MinusfaceError
+from minusface.recognize.cohort import Cohort
 from minusface.types import Template
 
 
@@ -36,13 +37,16 @@ def centre_of(card: Card) -> npt.NDArray[np.float64]:
 
 
 def from_teacher(
-    embeddings: npt.NDArray[np.floating[Any]], centre: npt.NDArray[np.float64]
+    embeddings: npt.NDArray[np.floating[Any]],
+    centre: npt.NDArray[np.float64],
+    cohort: Cohort | None = None,
 ) -> Template:
     """Raw embeddings (N, D) of the teacher, as it gives them for photos, as templates of ours.
 
     Args:
         embeddings: finite, of any length.
         centre: of :func:`centre_of`.
+        cohort: of the model that embeds the probes, if it has one.
 
     Raises:
         MinusfaceError: another D, or values that are not finite.
@@ -51,5 +55,5 @@ def from_teacher(
         raise MinusfaceError(f"embeddings {embeddings.shape}, expected (N, {len(centre)})")
     if not np.isfinite(embeddings).all():
         raise MinusfaceError("embeddings hold NaN or infinity")
-    rows = torch.from_numpy(embeddings.astype(np.float64) - centre)
-    return Template(nnf.normalize(rows, dim=1).float())
+    rows = nnf.normalize(torch.from_numpy(embeddings.astype(np.float64) - centre), dim=1).float()
+    return Template(rows if cohort is None else cohort(rows))

@@ -17,6 +17,7 @@ from minusface import checkpoint
 from minusface.config import InputTransform, RecognizerConfig
 from minusface.errors import MinusfaceError, choice_error
 from minusface.recognize.backbones import build_backbone
+from minusface.recognize.cohort import Cohort
 from minusface.recognize.standard import standardize
 from minusface.recognize.unmix import PRODUCTS, Unmix
 from minusface.types import FaceCrop, ProtectedImage, Template
@@ -32,7 +33,10 @@ SPEC_TYPES = {
     "size": int,
     "kind": str,
 }
+# Left out of the card of a recogniser that has none.
+OPTIONAL_TYPES = {"cohort": int}
 PREFIX = "recognizer."
+COHORT = "cohort."
 
 
 class Recognizer(nn.Module):
@@ -44,6 +48,7 @@ class Recognizer(nn.Module):
         size: side of the images, a multiple of 16.
         kind: what it was made for: ``protected`` images in [0, 1], ``crop``s in [-1, 1], or ``features``
             (the residue's frequency channels in stage 1), which are never transformed.
+        cohort: centres of a cohort, for templates with one more coordinate; none in training.
 
     Raises:
         MinusfaceError: an unknown name, or sizes that do not fit.
@@ -55,6 +60,7 @@ class Recognizer(nn.Module):
         in_channels: int = 3,
         size: int = 112,
         kind: RecognizerKind = "protected",
+        cohort: int | None = None,
     ) -> None:
         super().__init__()
         if kind not in get_args(RecognizerKind):
@@ -74,6 +80,12 @@ class Recognizer(nn.Module):
             self.unmix = Unmix(size, config.input == "unmixed_wide")
         read = in_channels if self.unmix is None else self.unmix.channels(in_channels)
         self.backbone = build_backbone(config.backbone, read, config.embedding_size, size)
+        self.cohort = None if cohort is None else Cohort(cohort, config.embedding_size)
+
+    @property
+    def template_size(self) -> int:
+        """Numbers of a template: D, and one more with a cohort."""
+        return self.config.embedding_size if self.cohort is None else self.cohort.size
 
     def prepare(self, pixels: Tensor) -> Tensor:
         """The input transform: (B, C, H, W) to the same, or with ``unmixed`` to (B, 7C, H, W) or more.
@@ -90,11 +102,15 @@ class Recognizer(nn.Module):
         return pixels * 2.0 - 1.0 if self.kind == "protected" else pixels
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W), untransformed, to raw embeddings (B, D)."""
-        return cast(Tensor, self.backbone(self.prepare(x)))
+        """(B, C, H, W), untransformed, to raw embeddings (B, D); with a cohort, in evaluation mode, to unit
+        rows (B, D + 1)."""
+        embeddings = cast(Tensor, self.backbone(self.prepare(x)))
+        if self.cohort is None or self.training:
+            return embeddings
+        return cast(Tensor, self.cohort(embeddings))
 
     def with_levels(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """As :meth:`forward`, and what each level of an IR backbone ends with, (B, K, H, W)."""
+        """Raw embeddings (B, D), and what each level of an IR backbone ends with, (B, K, H, W)."""
         levels: list[Tensor] = []
         embeddings = cast(Any, self.backbone).after_first(self.first(self.prepare(x)), levels)
         return cast(Tensor, embeddings), levels
@@ -189,6 +205,7 @@ class Recognizer(nn.Module):
             "in_channels": self.in_channels,
             "size": self.size,
             "kind": self.kind,
+            **({} if self.cohort is None else {"cohort": len(self.cohort.centres_kd)}),
         }
 
     @classmethod
@@ -198,16 +215,17 @@ class Recognizer(nn.Module):
         Raises:
             MinusfaceError: fields missing, unknown, or of another type.
         """
-        if not isinstance(spec, Mapping) or set(spec) != set(SPEC_TYPES):
+        known = SPEC_TYPES | OPTIONAL_TYPES
+        if not isinstance(spec, Mapping) or not set(SPEC_TYPES) <= set(spec) <= set(known):
             given = sorted(map(str, spec)) if isinstance(spec, Mapping) else type(spec).__name__
             raise MinusfaceError(f"{where}: recognizer has {given}, expected {sorted(SPEC_TYPES)}")
-        for name, kind in SPEC_TYPES.items():
-            if type(spec[name]) is not kind:
+        for name, kind in known.items():
+            if name in spec and type(spec[name]) is not kind:
                 raise MinusfaceError(
                     f"{where}: recognizer.{name} is {spec[name]!r}, expected {kind.__name__}"
                 )
         config = RecognizerConfig(spec["backbone"], spec["embedding_size"], spec["input"])
-        return cls(config, spec["in_channels"], spec["size"], spec["kind"])
+        return cls(config, spec["in_channels"], spec["size"], spec["kind"], spec.get("cohort"))
 
     @classmethod
     def load(cls, path: Path | str = "default") -> Recognizer:
@@ -227,12 +245,19 @@ class Recognizer(nn.Module):
         recognizer = cls.from_spec(spec, str(path))
         tensors = checkpoint.load_part(path, prefix=PREFIX)
         checkpoint.load_into(recognizer.backbone, backbone_tensors(tensors), str(path))
+        if recognizer.cohort is not None:
+            held = {k.removeprefix(COHORT): v for k, v in tensors.items() if k.startswith(COHORT)}
+            checkpoint.load_into(recognizer.cohort, held, f"{path}, cohort")
         return recognizer.eval().requires_grad_(False)
 
 
 def backbone_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The backbone's tensors by its own names, from a state dict of it or of a :class:`Recognizer`."""
-    return {name.removeprefix("backbone."): tensor for name, tensor in tensors.items()}
+    return {
+        name.removeprefix("backbone."): tensor
+        for name, tensor in tensors.items()
+        if not name.startswith(COHORT)
+    }
 
 
 def warm_start(recognizer: Recognizer, tensors: Mapping[str, Tensor]) -> list[str]:

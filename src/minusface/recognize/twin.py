@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from minusface.errors import MinusfaceError
@@ -61,12 +62,14 @@ class Twin(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def maps(self, crops: Tensor) -> list[Tensor]:
-        """The maps (B, K, H, W) of :data:`LEVELS`, of crops (B, 3, N, N) in [-1, 1]."""
-        return [self.recognizer.with_levels(crops)[1][level] for level in LEVELS]
+    def sees(self, crops: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Of crops (B, 3, N, N) in [-1, 1]: the embeddings, unit rows (B, D), and the maps (B, K, H, W)
+        of :data:`LEVELS`."""
+        embeddings, levels = self.recognizer.with_levels(crops)
+        return nnf.normalize(embeddings.float(), dim=1), [levels[level] for level in LEVELS]
 
     def distance(self, levels: list[Tensor], targets: list[Tensor]) -> Tensor:
-        """Mean squared distance of a student's levels to the twin's :meth:`maps`, relative to the variance
+        """Mean squared distance of a student's levels to the twin's maps, relative to the variance
         of each channel on the twin's training data: 1 for whoever knows no more than the channels' means.
 
         Args:

@@ -31,7 +31,8 @@ class Faces:
 
     ``crops`` (B, 3, N, N) floats in [-1, 1], RGB, mirrored where ``flipped`` (B,) says so; ``labels``
     (B,) and ``keys`` tell who and which image. Where processes train together these are the samples of
-    one, and ``share`` tells which of the whole batch's they are.
+    one, and ``share`` tells which of the whole batch's they are. ``targets`` (B, D), unit rows, stand for
+    what a teacher would say of the crops.
     """
 
     crops: Tensor
@@ -39,6 +40,7 @@ class Faces:
     keys: Sequence[str]
     flipped: Tensor
     share: Share | None = None
+    targets: Tensor | None = None
 
     @property
     def draws(self) -> Share:
@@ -131,7 +133,9 @@ class IdentityLoss(nn.Module):
                 losses[name] = loss
                 total = total + self.config.head.weight * weight * loss
         if self.distill is not None and self.teacher is not None:
-            targets = self.teacher.targets(faces.keys, faces.crops, faces.flipped)
+            targets = faces.targets
+            if targets is None:
+                targets = self.teacher.targets(faces.keys, faces.crops, faces.flipped)
             targets = collectives.gather_values(targets.repeat(views, 1))
             parts = self.distill(embeddings, targets)
             losses["cosine"], losses["pairwise"] = parts.cosine, parts.pairwise

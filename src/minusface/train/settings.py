@@ -42,6 +42,7 @@ RANGES: dict[str, tuple[float, bool, float, bool]] = {
     "distill.relation": (0, True, float("inf"), False),
     "distill.temperature": (0, False, float("inf"), False),
     "distill.twin_weight": (0, True, float("inf"), False),
+    "distill.blend": (0, True, 1, True),
     "dropout": (0, True, 1, False),
     "optimizer.lr": (0, False, float("inf"), False),
     "optimizer.generator_factor": (0, True, float("inf"), False),
@@ -98,6 +99,14 @@ def _check_compile(config: TrainConfig) -> None:
     if config.distill.twin is not None and config.task != "stage2":
         raise MinusfaceError(
             f"distill.twin: only stage2 imitates a twin, expected none for task {config.task}"
+        )
+    if config.distill.blend > 0 and config.distill.teacher is None:
+        raise MinusfaceError(
+            "distill.blend: imitates a twin in the teacher's place, expected a distill.teacher too"
+        )
+    if config.distill.blend > 0 and config.head.weight > 0:
+        raise MinusfaceError(
+            f"distill.blend: nobody's faces have no label, expected head.weight 0, not {config.head.weight:g}"
         )
     if config.distill.twin is not None and config.compile:
         raise MinusfaceError("compile true: does not go with distill.twin, expected one of them")

@@ -6,6 +6,7 @@ Legend: B batch, V permutations an image (views), F channels, N side of a crop, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,13 +18,14 @@ from minusface import collectives
 from minusface.checkpoint import load_into
 from minusface.config import TrainConfig
 from minusface.devices import sent
-from minusface.errors import of_key
+from minusface.errors import MinusfaceError, of_key
 from minusface.protect import Protector, draw_mask, draw_permutation
 from minusface.protect.codec import BlockCodec
 from minusface.recognize import Recognizer, Teacher
 from minusface.recognize.recognizer import RecognizerKind
 from minusface.recognize.twin import Twin
 from minusface.share import Share, sharing
+from minusface.train.blend import blend
 from minusface.train.losses import Faces, IdentityLoss, Losses, consistency, sparsity
 
 # How many people; a number a branch where there are branches.
@@ -196,6 +198,15 @@ class StageOne(Task):
         return regenerated * 2 - 1, embeddings, latent
 
 
+def _check_space(twin: Twin, teacher: Teacher) -> None:
+    size = twin.recognizer.config.embedding_size
+    if size != teacher.size:
+        raise MinusfaceError(
+            f"distill.blend: the twin's embeddings have {size} numbers, the teacher's {teacher.size}; "
+            "expected a twin that is in the teacher's space"
+        )
+
+
 class StageTwo(Task):
     """A recogniser from scratch on protected images; the generator is frozen (paper section 3.4)."""
 
@@ -210,6 +221,8 @@ class StageTwo(Task):
         if config.distill.twin is not None:
             with of_key("distill.twin"):
                 self.twin = Twin.load(config.distill.twin, self.recognizer)
+            if config.distill.blend > 0 and teacher is not None:
+                _check_space(self.twin, teacher)
 
     def recognizer_channels(self) -> int:
         """Three a copy."""
@@ -224,23 +237,41 @@ class StageTwo(Task):
 
     def forward(self, faces: Faces, random: torch.Generator) -> Losses:
         """See :class:`Task`. The generator runs once an image, whatever the number of permutations."""
-        settings = self.config.stage2
+        settings, distill, maps = self.config.stage2, self.config.distill, None
+        if self.twin is not None:
+            faces, maps = self._imitated(self.twin, faces, random)
         protected = self.protect(faces.crops, random, faces.share)
         with sharing(faces.share, settings.permutations):
-            if self.twin is None:
+            if maps is None:
                 embeddings, levels = self.through(self.recognizer, protected), []
             else:
                 embeddings, levels = self.through(self.recognizer.with_levels, protected)
         losses = self.identity(embeddings, faces, random, settings.permutations)
         total = losses["identity"]
-        if self.twin is not None:
-            distance = self.twin.distance(levels, self.twin.maps(faces.crops))
-            losses["twin"] = collectives.mean_over_processes(distance)
-            total = total + self.config.distill.twin_weight * losses["twin"]
+        if self.twin is not None and maps is not None:
+            losses["twin"] = collectives.mean_over_processes(self.twin.distance(levels, maps))
+            total = total + distill.twin_weight * losses["twin"]
         if settings.consistency > 0 and settings.permutations > 1:
             losses["consistency"] = consistency(embeddings, settings.permutations)
             total = total + settings.consistency * losses["consistency"]
         return {**losses, "total": total}
+
+    def _imitated(
+        self, twin: Twin, faces: Faces, random: torch.Generator
+    ) -> tuple[Faces, list[Tensor] | None]:
+        """The batch, some of it blended and told the twin's embeddings of it; and the twin's maps."""
+        distill = self.config.distill
+        blended = None
+        if distill.blend > 0 and self.identity.teacher is not None:
+            known = self.identity.teacher.targets(faces.keys, faces.crops, faces.flipped)
+            crops, blended = blend(faces.crops, distill.blend, random, faces.share)
+            faces = replace(faces, crops=crops, targets=known)
+        if blended is None and distill.twin_weight == 0:
+            return faces, None
+        embeddings, maps = twin.sees(faces.crops)
+        if blended is not None:
+            faces = replace(faces, targets=torch.where(blended[:, None], embeddings, known))
+        return faces, maps if distill.twin_weight > 0 else None
 
     @torch.no_grad()
     def protect(self, crops: Tensor, random: torch.Generator, share: Share | None = None) -> Tensor:

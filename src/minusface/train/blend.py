@@ -1,0 +1,54 @@
+"""Faces that nobody has: two crops of a batch, one where a smooth field is high, the other where it is low.
+
+For a recogniser that imitates a twin: a teacher's file knows the photos alone, a twin can be asked about
+any face. Aligned crops have their eyes, noses and mouths at the same places, so that what comes out is a face
+still: the one's eyes with the other's mouth, or both at once.
+
+Legend: B batch, H, W pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+from minusface.devices import sent
+from minusface.share import Share
+
+# Places a side at which a field is drawn; between them it is smooth.
+KNOTS = 4
+# A field's ups and downs are scaled by up to this, before the sigmoid: near 0 both faces are seen at once
+# everywhere, at the other end each place shows one.
+STEEPEST = 5.0
+# Standard deviation of a field's mean: how much of it is the one's.
+LEAN = 1.0
+
+
+def blend(
+    crops: Tensor, chance: float, random: torch.Generator, share: Share | None = None
+) -> tuple[Tensor, Tensor]:
+    """Some crops of a batch, each blended with the next one of this process's samples.
+
+    Args:
+        crops: (B, 3, H, W). Not changed.
+        chance: of each crop.
+        random: a CPU generator.
+        share: which samples of the whole batch these are; by default all.
+
+    Returns:
+        The crops and a (B,) bool mask, on their device, of the blended ones.
+    """
+    share = Share.whole(len(crops)) if share is None else share
+    picked = share.of(torch.rand(share.total, generator=random) < chance)
+    lean = share.of(torch.randn(share.total, 1, 1, 1, generator=random)) * LEAN
+    steep = share.of(torch.rand(share.total, 1, 1, 1, generator=random)) * STEEPEST
+    knots = share.of(torch.randn(share.total, 1, KNOTS, KNOTS, generator=random))
+    size = (crops.shape[2], crops.shape[3])
+    field = nnf.interpolate(
+        sent(lean + steep * knots, crops.device), size=size, mode="bicubic", align_corners=True
+    )
+    own = torch.sigmoid(field).to(crops)
+    here = sent(picked, crops.device)
+    mixed = torch.lerp(crops.roll(1, 0), crops, own)
+    return torch.where(here[:, None, None, None], mixed, crops), here

@@ -1,0 +1,180 @@
+"""How crowded a template's place is: the coordinate, what it does to scores, where it is kept."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+from minusface.checkpoint import load_card, load_part
+from minusface.config import RecognizerConfig
+from minusface.errors import MinusfaceError
+from minusface.export.check import check_parity
+from minusface.export.write import export
+from minusface.recognize import Cohort, Recognizer, warm_start
+from minusface.recognize.cohort import LEAST, NEAR, SLOPE, WEIGHT
+from minusface.recognize.migrate import from_teacher
+from minusface.types import ProtectedImage
+from tests.products import DIMENSIONS, SIZE, saved, tiny_checkpoint
+from tests.reference import cohort as reference
+
+WIDE = 24
+
+
+def drawn(count: int, seed: int, size: int = WIDE) -> Tensor:
+    """Embeddings of which half lie in a cap around one direction."""
+    random = torch.Generator().manual_seed(seed)
+    rows = torch.randn(count, size, generator=random)
+    rows[: count // 2] = rows[: count // 2] * 0.6
+    rows[: count // 2, 0] += 3.0
+    return rows
+
+
+def test_it_is_what_loops_make() -> None:
+    made = Cohort.of(drawn(400, 0), 40)
+    centres, usual = made.centres_kd.tolist(), float(made.usual)
+    given = drawn(10, 1) * 7
+    for row, found in zip(given.tolist(), made(given).tolist(), strict=True):
+        assert found == pytest.approx(reference.template(row, centres, usual), abs=1e-5)
+    assert made(given.bfloat16()).dtype == torch.float32
+
+
+def test_the_cosine_of_templates_follows_the_corrected_score() -> None:
+    made = Cohort.of(drawn(600, 0), 60)
+    centres = made.centres_kd.tolist()
+    # Pairs at the cosine where decisions are made, near and far from the crowd.
+    random = torch.Generator().manual_seed(3)
+    a = nnf.normalize(drawn(200, 4), dim=1)
+    away = torch.randn(200, WIDE, generator=random)
+    away = nnf.normalize(away - (away * a).sum(1, keepdim=True) * a, dim=1)
+    b = 0.35 * a + math.sqrt(1 - 0.35**2) * away
+    wanted = [
+        reference.corrected(x, y, centres) for x, y in zip(a.tolist(), b.tolist(), strict=True)
+    ]
+    found = (made(a) * made(b)).sum(1).tolist()
+    assert np.std(wanted) > 0.05
+    assert np.corrcoef(wanted, found)[0, 1] > 0.97
+    # To first order the corrected score itself, but for a constant and a factor of 1 / (1 + WEIGHT).
+    assert np.polyfit(wanted, found, 1)[0] == pytest.approx(1 / (1 + WEIGHT), rel=0.15)
+    assert pytest.approx((1 + WEIGHT) / (2 * WEIGHT * (1 - 0.35))) == SLOPE
+
+
+def test_false_matches_are_no_longer_the_crowds_alone() -> None:
+    made = Cohort.of(drawn(800, 0), 80)
+    probes = drawn(400, 9)
+    crowd = torch.arange(400) < 200
+
+    def share(rows: Tensor) -> float:
+        """The crowd's part of the closest hundredth of all pairs."""
+        scores = (rows @ rows.T).fill_diagonal_(-2)
+        first, second = torch.triu_indices(400, 400, 1)
+        closest = scores[first, second].topk(len(first) // 100).indices
+        return float((crowd[first[closest]] & crowd[second[closest]]).float().mean())
+
+    before, after = share(nnf.normalize(probes, dim=1)), share(made(probes))
+    assert before > 0.99
+    assert after < 0.8
+
+
+def test_centres_are_means_of_several_photos_and_repeat() -> None:
+    rows = drawn(30 * LEAST, 2)
+    made, again = Cohort.of(rows, 512, seed=1), Cohort.of(rows, 512, seed=1)
+    assert torch.equal(made.centres_kd, again.centres_kd)
+    assert not torch.equal(made.centres_kd, Cohort.of(rows, 512, seed=2).centres_kd)
+    assert len(made.centres_kd) == 30
+    assert made.centres_kd.norm(dim=1).tolist() == pytest.approx([1.0] * 30, abs=1e-5)
+    unit = nnf.normalize(rows, dim=1)
+    nearest = (unit @ made.centres_kd.T).argmax(1)
+    settled = 0
+    for number in range(30):
+        mean = nnf.normalize(unit[nearest == number].sum(0), dim=0)
+        settled += torch.allclose(mean, made.centres_kd[number], atol=1e-5)
+    assert settled > 20
+    assert float(made.usual) == pytest.approx(float(made.near(unit).mean()), abs=1e-6)
+    # No photo's own embedding is among them but where it is alone in its cluster.
+    alone = int((torch.bincount(nearest, minlength=30) == 1).sum())
+    assert int(((unit @ made.centres_kd.T) > 1 - 1e-6).sum()) <= alone
+    with pytest.raises(
+        MinusfaceError, match=rf"cohort: 100 photos, expected {LEAST * NEAR} or more"
+    ):
+        Cohort.of(rows[:100])
+    with pytest.raises(MinusfaceError, match="15 centres, expected 16 or more"):
+        Cohort(15, 8)
+
+
+def with_cohort(folder: Path) -> Path:
+    """A tiny stage-2 checkpoint whose recogniser has a cohort."""
+    path = tiny_checkpoint(folder / "without")
+    recognizer = Recognizer.load(path)
+    recognizer.cohort = Cohort.of(drawn(160, 5, DIMENSIONS), 20)
+    from minusface.protect import Protector
+
+    return saved(folder / "with", "stage2", Protector.load(path), recognizer)
+
+
+def noise(count: int = 3) -> ProtectedImage:
+    random = torch.Generator().manual_seed(0)
+    return ProtectedImage(torch.rand(count, 3, SIZE, SIZE, generator=random))
+
+
+def test_a_checkpoint_keeps_it(tmp_path: Path) -> None:
+    path = with_cohort(tmp_path)
+    without, loaded = Recognizer.load(tmp_path / "without"), Recognizer.load(path)
+    assert (without.template_size, loaded.template_size) == (DIMENSIONS, DIMENSIONS + 1)
+    assert "cohort" not in load_card(tmp_path / "without").model["recognizer"]
+    assert load_card(path).model["recognizer"]["cohort"] == 20
+    assert loaded.cohort is not None
+    plain = without.embed(noise()).vectors
+    found = loaded.embed(noise()).vectors
+    assert torch.allclose(found, loaded.cohort(plain), atol=1e-6)
+    assert found.norm(dim=1).tolist() == pytest.approx([1.0] * 3, abs=1e-6)
+    # Training and whoever imitates its maps get the embedding alone.
+    pixels = noise().pixels
+    assert loaded.train()(pixels).shape == (3, DIMENSIONS)
+    assert loaded.eval().with_levels(pixels)[0].shape == (3, DIMENSIONS)
+    fresh = Recognizer(RecognizerConfig("ir_lite", DIMENSIONS), 3, SIZE)
+    assert warm_start(fresh, load_part(path, prefix="recognizer.")) == []
+    assert torch.allclose(fresh.eval().embed(noise()).vectors, plain, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"cohort": "20"}, "recognizer.cohort is '20', expected int"),
+        ({"cohort": 24}, r"cohort: centres_kd has shape \(20, 16\), expected \(24, 16\)"),
+        ({"crowd": 3}, "recognizer has .*'crowd'"),
+    ],
+)
+def test_damaged_cards_are_refused(tmp_path: Path, change: dict[str, Any], match: str) -> None:
+    import json
+
+    path = with_cohort(tmp_path)
+    card = json.loads((path / "card.json").read_text())
+    card["model"]["recognizer"] |= change
+    (path / "card.json").write_text(json.dumps(card))
+    with pytest.raises(MinusfaceError, match=match):
+        Recognizer.load(path)
+
+
+def test_a_teachers_gallery_gets_it_too() -> None:
+    made = Cohort.of(drawn(200, 0), 25)
+    raw, centre = np.random.default_rng(0).standard_normal((4, WIDE)), np.full(WIDE, 0.2)
+    unit = nnf.normalize(torch.from_numpy(raw - centre), dim=1).float()
+    assert torch.equal(from_teacher(raw, centre, made).vectors, made(unit))
+    assert torch.equal(from_teacher(raw, centre).vectors, unit)
+
+
+def test_an_export_computes_it(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    path = with_cohort(tmp_path)
+    card = export(path, tmp_path / "product", ["float32", "int8"])
+    assert card.embedding_size == DIMENSIONS + 1
+    found = check_parity(path, tmp_path / "product", ["float32"])
+    assert max(found["recognizer"]["float32"].values()) < 1e-4
