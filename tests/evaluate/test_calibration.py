@@ -28,6 +28,7 @@ def test_rates_agree_with_plain_loops() -> None:
     ]  # 6,960 pairs: no tenth of a per cent
     for point in points:
         impostor, accepted, missed = 0, 0, {}
+        own: dict[int, list[bool]] = {}
         for i in range(len(rows)):
             for j in range(i):
                 score = float(rows[i] @ rows[j])
@@ -36,11 +37,15 @@ def test_rates_agree_with_plain_loops() -> None:
                 else:
                     impostor += 1
                     accepted += score >= point.threshold
+                    for person in (people[i], people[j]):
+                        own.setdefault(person, []).append(score >= point.threshold)
         assert point.impostors == impostor
         assert point.fmr == accepted / impostor
         assert point.fmr <= point.target < (accepted + 1) / impostor
         assert point.fnmr == pytest.approx(np.mean([np.mean(one) for one in missed.values()]))
         assert point.fmr_low < point.fmr < point.fmr_high
+        rates = [np.mean(hits) for hits in own.values()]
+        assert point.fmr_p95 == pytest.approx(np.quantile(rates, 0.95))
 
 
 def test_intervals_hold_what_they_promise() -> None:
@@ -59,6 +64,19 @@ def test_more_people_make_it_surer() -> None:
     assert many.fmr_high - many.fmr_low < 0.6 * (few.fmr_high - few.fmr_low)
 
 
+def test_who_is_like_many_is_seen() -> None:
+    rows, people = cloud(100, 2, 0.6)
+    even = calibrate(rows, people, targets=[0.01])[0]
+    crowd = rows.copy()
+    crowd[:20] += 1.5 * rows[0]
+    crowd /= np.linalg.norm(crowd, axis=1, keepdims=True)
+    uneven = calibrate(crowd, people, targets=[0.01])[0]
+    assert even.fmr_p95 is not None
+    assert uneven.fmr_p95 is not None
+    assert uneven.fmr == pytest.approx(even.fmr, rel=0.05)
+    assert uneven.fmr_p95 > 2 * even.fmr_p95
+
+
 def test_without_genuine_pairs() -> None:
     assert calibrate(*cloud(40, 1, 0.5))[0].fnmr is None
 
@@ -67,6 +85,9 @@ def test_through_a_card() -> None:
     points = calibrate(*cloud(30, 2, 0.5))
     held = json.loads(json.dumps({"thresholds": to_card(points)}))
     assert list(from_card(held, "x").values()) == points
+    for fields in held["thresholds"].values():
+        del fields["fmr_p95"]
+    assert all(point.fmr_p95 is None for point in from_card(held, "x").values())
     with pytest.raises(MinusfaceError, match="minusface calibrate x"):
         from_card({}, "x")
     with pytest.raises(MinusfaceError, match="damaged thresholds"):

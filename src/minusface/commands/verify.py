@@ -99,7 +99,7 @@ def _verify_here(
     return 0 if match.same else 1
 
 
-RATES = ("fmr", "fmr_low", "fmr_high", "fnmr")
+RATES = ("fmr", "fmr_low", "fmr_high", "fmr_p95", "fnmr")
 
 
 def _templates(path: Path, photos: list[str]) -> list[Template]:
@@ -180,9 +180,14 @@ def calibrate(
         return 0
     for point in points:
         missed = "" if point.fnmr is None else f", misses {100 * point.fnmr:.1f} %"
+        uneven = (
+            ""
+            if point.fmr_p95 is None
+            else f"; one person in twenty over {100 * point.fmr_p95:.2g} %"
+        )
         print(
             f"{point.name}: threshold {point.threshold:.4f} "
-            f"({100 * point.fmr_low:.2g} to {100 * point.fmr_high:.2g} %){missed}"
+            f"({100 * point.fmr_low:.2g} to {100 * point.fmr_high:.2g} %{uneven}){missed}"
         )
     print(
         f"{points[0].impostors:,} impostor pairs of {points[0].people:,} people; in {folder / CARD}"

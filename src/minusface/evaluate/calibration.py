@@ -18,6 +18,8 @@ from minusface.errors import MinusfaceError
 from minusface.evaluate.metrics import Floats
 from minusface.evaluate.pairs import Ints
 
+Bools = npt.NDArray[np.bool_]
+
 FMRS = (1e-1, 1e-2, 1e-3)
 # A rate is left out where fewer false matches than this decide it.
 LEAST_MATCHES = 10
@@ -45,6 +47,9 @@ class OperatingPoint:
     """Pairs of different people behind the rates."""
     people: int
     """People behind the rates."""
+    fmr_p95: float | None = None
+    """What one person in twenty exceeds: the 95th percentile of people's own false-match rates. Far above
+    ``fmr`` where a threshold treats people unequally; None in cards from before it was measured."""
 
     @property
     def name(self) -> str:
@@ -104,8 +109,12 @@ def calibrate(
         low, high = np.quantile(rates, [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2]).tolist()
         fmr = float((impostors >= threshold).mean())
         fnmr = _misses(scores[same] < threshold, who[first[same]])
+        own = _own_rates(who[first], who[second], ~same, hit)
+        p95 = float(np.quantile(own, INTERVAL))
         points.append(
-            OperatingPoint(target, threshold, fmr, low, high, fnmr, len(impostors), len(people))
+            OperatingPoint(
+                target, threshold, fmr, low, high, fnmr, len(impostors), len(people), p95
+            )
         )
     if not points:
         raise MinusfaceError(
@@ -121,7 +130,7 @@ def _resampled(people: int, seed: int) -> Floats:
     return np.asarray(random.multinomial(people, [1 / people] * people, RESAMPLINGS), np.float64)
 
 
-def _rates(drawn: Floats, first: Ints, second: Ints, hit: npt.NDArray[np.bool_]) -> Floats:
+def _rates(drawn: Floats, first: Ints, second: Ints, hit: Bools) -> Floats:
     """(R,) false-match rates when a pair counts as often as both its people were drawn."""
     people = drawn.shape[1]
     code = np.minimum(first, second) * people + np.maximum(first, second)
@@ -135,7 +144,17 @@ def _rates(drawn: Floats, first: Ints, second: Ints, hit: npt.NDArray[np.bool_])
     return total(hits, hit_counts) / np.maximum(total(pairs, counts), 1)
 
 
-def _misses(missed: npt.NDArray[np.bool_], who: Ints) -> float | None:
+def _own_rates(first: Ints, second: Ints, counted: Bools, hit: Bools) -> Floats:
+    """(P,) each person's false-match rate: the part of the counted pairs with them that are hit."""
+    people = int(max(first.max(), second.max())) + 1
+    hits, pairs = (
+        np.bincount(first[some], minlength=people) + np.bincount(second[some], minlength=people)
+        for some in (hit, counted)
+    )
+    return np.asarray(hits / np.maximum(pairs, 1), np.float64)
+
+
+def _misses(missed: Bools, who: Ints) -> float | None:
     """Each person's part of missed pairs, averaged over people; None without pairs."""
     if not len(missed):
         return None
