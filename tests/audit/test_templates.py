@@ -8,13 +8,15 @@ import torch
 
 from minusface.audit.access import Target
 from minusface.audit.bench import Bench
-from minusface.audit.templates import (
+from minusface.audit.templates import run_stolen
+from minusface.audit.unlinkability import (
     d_sys,
+    laid_over,
     orthogonal_key,
     rotation_between,
-    run_stolen,
     run_unlinkability,
 )
+from minusface.audit.verdict import verdict
 from minusface.config import RecognizerConfig
 from minusface.errors import MinusfaceError
 from minusface.peers import MinusFace
@@ -57,15 +59,53 @@ def test_keys_keep_cosines_and_can_be_found_from_known_pairs() -> None:
     assert torch.allclose(rows[20:] @ one @ back, rows[20:] @ two, atol=1e-4)
 
 
+def clouds(lopsided: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Galleries of different people under two keys, and templates of the same people under each."""
+    random = torch.Generator().manual_seed(1)
+    spread = torch.linspace(1, 1 / (1 + 9 * lopsided), 16)
+
+    def people(count: int) -> torch.Tensor:
+        values = torch.randn(count, 16, generator=random)
+        return (values + lopsided * 0.3 * (values.square() - 1)) * spread
+
+    one, two = orthogonal_key(16, random), orthogonal_key(16, random)
+    same = people(200)
+    again = same + 0.3 * spread * torch.randn(200, 16, generator=random)
+    return people(2000) @ one, people(2000) @ two, same @ one, again @ two
+
+
+def test_galleries_are_laid_over_one_another() -> None:
+    first, second, one, two = clouds(1.0)
+    mine, theirs = laid_over(first, second, 4)
+    a, b = mine.along(one), theirs.along(two)
+    for axis in range(4):
+        assert np.corrcoef(a[:, axis], b[:, axis])[0, 1] > 0.7
+    nearest = torch.cdist(a, b).argmin(1)
+    assert float((nearest == torch.arange(200)).float().mean()) > 0.1
+    # The cosine under two keys tells nothing, and neither do shapes of clouds that are round.
+    found = (one @ two.T).argmax(1)
+    assert float((found == torch.arange(200)).float().mean()) < 0.05
+    first, second, one, two = clouds(0.0)
+    mine, theirs = laid_over(first, second, 4)
+    nearest = torch.cdist(mine.along(one), theirs.along(two)).argmin(1)
+    assert float((nearest == torch.arange(200)).float().mean()) < 0.05
+
+
 def test_services_and_stolen_templates(bench: Bench, minusface: MinusFace) -> None:
     torch.manual_seed(0)
     recognizer = Recognizer(RecognizerConfig("ir_lite", 16, "standardized"), 3, 32, "protected")
     target = Target(minusface, recognizer.eval().requires_grad_(False))
-    bare, keyed, known = run_unlinkability(bench, target)
+    bare, keyed, known, shapes = run_unlinkability(bench, target)
+    assert "laid over one another" in shapes.variant
+    assert shapes.measures["eer within"] == pytest.approx(keyed.measures["eer within"], abs=1e-6)
     assert keyed.measures["d_sys"] <= (bare.measures["d_sys"] or 0) + 0.15
     # A key changes nothing within a service.
     assert keyed.measures["eer within"] == pytest.approx(bare.measures["eer within"], abs=0.03)
     assert "people known in both" in known.variant
+    said = [one.text for one in verdict([bare, keyed, known, shapes], target.name)]
+    for words, one in (("is, or knows, people", known), ("lays their shapes", shapes)):
+        (line,) = [text for text in said if words in text]
+        assert f"D_sys {one.measures['d_sys']:.2f} ({one.variant})" in line
     stolen, under_key = run_stolen(bench, target)
     assert stolen.points
     assert under_key.measures["psnr"] is not None

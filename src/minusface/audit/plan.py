@@ -11,7 +11,16 @@ from typing import Any
 
 import torch
 
-from minusface.audit import attributes, averaging, inversion, linkage, recovery, templates, viewing
+from minusface.audit import (
+    attributes,
+    averaging,
+    inversion,
+    linkage,
+    recovery,
+    templates,
+    unlinkability,
+    viewing,
+)
 from minusface.audit.access import Target
 from minusface.audit.bench import Bench
 from minusface.audit.cost import Cost, cost_of
@@ -89,7 +98,10 @@ def plan(bench: Bench, main: Target, peers: Sequence[Protection]) -> list[Job]:
     jobs += _linkages(bench, [*beside, main])
     jobs += _averagings(bench, main)
     if main.recognizer is not None:
-        runs = (("unlinkability", templates.run_unlinkability), ("stolen", templates.run_stolen))
+        runs = (
+            ("unlinkability", unlinkability.run_unlinkability),
+            ("stolen", templates.run_stolen),
+        )
         jobs += [
             Job("templates", f"{main.name} {name}", main, partial(run, bench, main))
             for name, run in runs

@@ -262,6 +262,13 @@ def _linkage(findings: list[Finding], target: str) -> list[Statement]:
     ]
 
 
+# By words of a variant, who can do without the keys.
+HOLDERS = {
+    "known in both": "is, or knows, people enrolled in both services",
+    "laid over": "knows nobody in either gallery, but lays their shapes over one another",
+}
+
+
 def _unlinkability(findings: list[Finding], target: str) -> list[Statement]:
     bare = find(findings, "unlinkability", target, "no keys")
     keyed = find(findings, "unlinkability", target, "a key a service")
@@ -275,16 +282,12 @@ def _unlinkability(findings: list[Finding], target: str) -> list[Statement]:
             f"linkable). With a secret key a service it is {b:.2f}.",
         )
     ]
-    broken = [f for f in findings if f.attack == "unlinkability" and "known in both" in f.variant]
-    for one in broken:
-        c = one.measures["d_sys"] or 0.0
-        said.append(
-            Statement(
-                "no" if c > SECRET_D else "yes",
-                f"Template keys against somebody who is, or knows, people enrolled in both services: D_sys "
-                f"{c:.2f} ({one.variant}).",
-            )
-        )
+    for one in findings:
+        who = next((w for part, w in HOLDERS.items() if part in one.variant), None)
+        if one.attack == "unlinkability" and who is not None:
+            c = one.measures["d_sys"] or 0.0
+            words = f"Template keys against somebody who {who}: D_sys {c:.2f} ({one.variant})."
+            said.append(Statement("no" if c > SECRET_D else "yes", words))
     return said
 
 

@@ -7,7 +7,10 @@ it was, and makes cosines with any other collection, and with plain embeddings, 
 directions.
 
 What it does not do: whoever holds plain templates and the rotated ones of the same images, D or more pairs,
-can solve for the matrix. The ciphertext guards against that as long as the master key is safe.
+can solve for the matrix. And a rotation keeps the shape of the cloud: whoever holds some hundreds of rotated
+templates of either collection can lay the two over one another by their main axes and link people fairly
+well, knowing nobody (``minusface audit``, unlinkability). The ciphertext guards against both as long as the
+master key is safe.
 
 Legend: D embedding.
 """
