@@ -839,6 +839,7 @@ def test_pack(place: Place, run: Run, tmp_path: Path) -> None:
     )
     assert one == pytest.approx(other, abs=0.02)
     assert run("pack", place.stage2, "--out", tmp_path / "small").code == 0
+    assert run("pack", "default", "--out", tmp_path / "named").code == 0
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("x")
     assert "holds other files" in run("pack", place.stage2, "--out", tmp_path / "mine").line

@@ -27,7 +27,7 @@ def pack(
     The largest change of a weight is said.
 
     Args:
-        checkpoint: a checkpoint or run folder.
+        checkpoint: a checkpoint or run folder, or the name of weights.
         out: a new folder, or one that a pack made before.
         float32: keep full precision.
         squeeze: an ir_lite's last layer as two thin ones (ir_lite_96): a quarter of its weights less.
@@ -44,8 +44,9 @@ def pack(
 
     from minusface.checkpoint import CARD, find, load_card, load_part, save
     from minusface.errors import MinusfaceError
+    from minusface.weights import resolve
 
-    folder, target = find(checkpoint), Path(out)
+    folder, target = find(resolve(checkpoint)), Path(out)
     if target.is_dir() and any(target.iterdir()) and not (target / CARD).is_file():
         raise MinusfaceError(f"{target}: holds other files, expected a new folder")
     if target.resolve() == folder.resolve():
