@@ -15,13 +15,15 @@ train() {
   if [ -f "$run/last/card.json" ]; then resume=(--resume); fi
   "$minusface" train "configs/default/$config.yaml" "${resume[@]}" "$@"
 }
+# A cohort of the people trained on: how crowded a template's place is (docs/weights.md).
+cohort=(--cohort "$faces" --cohort-people "$protocol/peopleDevTrain.txt")
 # The last checkpoint, not the best: nothing is chosen on the people it is tested on.
 for task in plain stage1 stage2; do train "$task" "$@"; done
 "$minusface" pack runs/default/stage2/last --out runs/weights/stage2 --squeeze
 # What reads unmixed input well teaches what follows: a generator made against an attacker, and its recogniser.
 for task in stage2_unmixed plain_96 stage1_adversary stage2_adversary stage2_wide; do train "$task" "$@"; done
-"$minusface" pack runs/default/stage2_wide/last --out runs/weights/default
-"$minusface" pack runs/default/plain/last --out runs/weights/default-plain --squeeze
+"$minusface" pack runs/default/stage2_wide/last --out runs/weights/default "${cohort[@]}"
+"$minusface" pack runs/default/plain/last --out runs/weights/default-plain --squeeze "${cohort[@]}"
 for packed in runs/weights/default runs/weights/default-plain; do
   "$minusface" calibrate "$packed" --faces "$faces" --people "$protocol/peopleDevTest.txt"
 done
