@@ -21,8 +21,8 @@ cohort=(--cohort "$faces" --cohort-people "$protocol/peopleDevTrain.txt")
 for task in plain stage1 stage2; do train "$task" "$@"; done
 "$minusface" pack runs/default/stage2/last --out runs/weights/stage2 --squeeze
 # What reads unmixed input well teaches what follows: a generator made against an attacker, and its recogniser.
-for task in stage2_unmixed plain_96 stage1_adversary stage2_adversary stage2_wide; do train "$task" "$@"; done
-"$minusface" pack runs/default/stage2_wide/last --out runs/weights/default "${cohort[@]}"
+for task in stage2_unmixed plain_96 stage1_adversary stage2_adversary stage2_wide stage2_blended; do train "$task" "$@"; done
+"$minusface" pack runs/default/stage2_blended/last --out runs/weights/default "${cohort[@]}"
 "$minusface" pack runs/default/plain/last --out runs/weights/default-plain --squeeze "${cohort[@]}"
 for packed in runs/weights/default runs/weights/default-plain; do
   "$minusface" calibrate "$packed" --faces "$faces" --people "$protocol/peopleDevTest.txt"

@@ -143,7 +143,7 @@ def _draws(found: Findings) -> list[str]:
     if found.same_photo:
         mean = sum(found.same_photo) / len(found.same_photo)
         told += (
-            f" Templates of the one photo above under different permutations have cosine {mean:.2f} "
+            f" Embeddings of the one photo above under different permutations have cosine {mean:.2f} "
             "on average (1 would be: the permutation does not matter)."
         )
     return [told]

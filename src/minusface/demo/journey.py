@@ -206,9 +206,14 @@ def evaluate(
 
 
 def agreement(recognizer: Recognizer, images: ProtectedImage) -> list[float]:
-    """Cosines between the templates of one crop's protected images."""
-    cosines = recognizer.embed(images)
-    table = cosines.similarity(cosines)
+    """Cosines between the embeddings of one crop's protected images; without a cohort's coordinate, which
+    brings all templates closer together."""
+    cohort, recognizer.cohort = recognizer.cohort, None
+    try:
+        rows = recognizer.embed(images)
+    finally:
+        recognizer.cohort = cohort
+    table = rows.similarity(rows)
     return [float(table[i, j]) for i, j in combinations(range(len(images)), 2)]
 
 
