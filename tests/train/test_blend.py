@@ -36,7 +36,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 def test_pixels_lie_between_the_two_and_all_shares_occur() -> None:
     crops = torch.rand(512, 3, 24, 24, generator=seeded()) * 2 - 1
     blended, here = blend(crops, 1.0, seeded(1))
-    assert bool(here.all())
+    assert here.tolist() == list(range(512))
     other = torch.roll(crops, 1, 0)
     assert bool((blended >= torch.minimum(crops, other) - 1e-6).all())
     assert bool((blended <= torch.maximum(crops, other) + 1e-6).all())
@@ -75,8 +75,9 @@ def test_only_the_chosen_are_changed(chance: float) -> None:
     kept = crops.clone()
     blended, here = blend(crops, chance, seeded(2))
     assert torch.equal(crops, kept)
-    assert torch.equal(blended[~here], crops[~here])
-    assert float(here.float().mean()) == pytest.approx(chance, abs=0.08)
+    others = [row for row in range(400) if row not in set(here.tolist())]
+    assert torch.equal(blended[others], crops[others])
+    assert len(here) / 400 == pytest.approx(chance, abs=0.08)
     assert not bool((blended[here] == crops[here]).flatten(1).all(1).any())
     assert torch.equal(blended, blend(crops, chance, seeded(2))[0])
 
@@ -86,7 +87,7 @@ def test_who_is_blended_does_not_depend_on_the_processes() -> None:
     _, whole = blend(crops, 0.5, seeded(4))
     rows = torch.tensor([1, 3, 5, 7])
     _, part = blend(crops[rows], 0.5, seeded(4), Share(rows, 8))
-    assert torch.equal(part, whole[rows])
+    assert rows[part].tolist() == [row for row in whole.tolist() if row in rows.tolist()]
 
 
 @pytest.fixture
@@ -128,7 +129,7 @@ def drawn_batch() -> Faces:
 def test_of_whom_the_targets_are(blended: TrainConfig) -> None:
     task, faces, seen = told(blended, drawn_batch(), 7)
     crops, here = blend(faces.crops, 0.5, seeded(7))
-    assert 0 < int(here.sum()) < 6
+    assert 0 < len(here) < 6
     assert torch.equal(seen.crops, crops)
     assert task.identity.teacher is not None
     assert task.twin is not None
@@ -136,7 +137,7 @@ def test_of_whom_the_targets_are(blended: TrainConfig) -> None:
     known = task.identity.teacher.targets(faces.keys, faces.crops, faces.flipped)
     for face in range(6):
         wanted = known[face]
-        if here[face]:
+        if face in here.tolist():
             with torch.no_grad():
                 wanted = task.twin.recognizer(crops[face : face + 1])[0]
             wanted = wanted / wanted.norm()

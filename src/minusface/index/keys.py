@@ -9,8 +9,9 @@ directions.
 What it does not do: whoever holds plain templates and the rotated ones of the same images, D or more pairs,
 can solve for the matrix. And a rotation keeps the shape of the cloud: whoever holds some hundreds of rotated
 templates of either collection can lay the two over one another by their main axes and link people fairly
-well, knowing nobody (``minusface audit``, unlinkability). The ciphertext guards against both as long as the
-master key is safe.
+well, knowing nobody (``minusface audit``, unlinkability). Where templates are sealed, as in the embedded
+index, the ciphertext guards against both as long as the master key is safe; a database that compares
+rotated templates itself has no such guard.
 
 Legend: D embedding.
 """

@@ -4,7 +4,7 @@ For a recogniser that imitates a twin: a teacher's file knows the photos alone, 
 any face. Aligned crops have their eyes, noses and mouths at the same places, so that what comes out is a face
 still: the one's eyes with the other's mouth, or both at once.
 
-Legend: B batch, H, W pixels.
+Legend: B batch, S those of it that are blended, H, W pixels.
 """
 
 from __future__ import annotations
@@ -37,18 +37,24 @@ def blend(
         share: which samples of the whole batch these are; by default all.
 
     Returns:
-        The crops and a (B,) bool mask, on their device, of the blended ones.
+        The crops, and the numbers (S,) of the blended ones, on their device.
     """
     share = Share.whole(len(crops)) if share is None else share
     picked = share.of(torch.rand(share.total, generator=random) < chance)
     lean = share.of(torch.randn(share.total, 1, 1, 1, generator=random)) * LEAN
     steep = share.of(torch.rand(share.total, 1, 1, 1, generator=random)) * STEEPEST
     knots = share.of(torch.randn(share.total, 1, KNOTS, KNOTS, generator=random))
-    size = (crops.shape[2], crops.shape[3])
+    # Counted on the CPU, where they were drawn: a GPU's host need not wait.
+    chosen = torch.nonzero(picked)[:, 0]
+    here = sent(chosen, crops.device)
+    if len(chosen) == 0:
+        return crops, here
     field = nnf.interpolate(
-        sent(lean + steep * knots, crops.device), size=size, mode="bicubic", align_corners=True
+        sent((lean + steep * knots)[chosen], crops.device),
+        size=(crops.shape[2], crops.shape[3]),
+        mode="bicubic",
+        align_corners=True,
     )
     own = torch.sigmoid(field).to(crops)
-    here = sent(picked, crops.device)
-    mixed = torch.lerp(crops.roll(1, 0), crops, own)
-    return torch.where(here[:, None, None, None], mixed, crops), here
+    mixed = torch.lerp(crops.roll(1, 0)[here], crops[here], own)
+    return crops.index_copy(0, here, mixed), here

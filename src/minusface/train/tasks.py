@@ -260,18 +260,20 @@ class StageTwo(Task):
         self, twin: Twin, faces: Faces, random: torch.Generator
     ) -> tuple[Faces, list[Tensor] | None]:
         """The batch, some of it blended and told the twin's embeddings of it; and the twin's maps."""
-        distill = self.config.distill
-        blended = None
-        if distill.blend > 0 and self.identity.teacher is not None:
-            known = self.identity.teacher.targets(faces.keys, faces.crops, faces.flipped)
-            crops, blended = blend(faces.crops, distill.blend, random, faces.share)
-            faces = replace(faces, crops=crops, targets=known)
-        if blended is None and distill.twin_weight == 0:
-            return faces, None
-        embeddings, maps = twin.sees(faces.crops)
-        if blended is not None:
-            faces = replace(faces, targets=torch.where(blended[:, None], embeddings, known))
-        return faces, maps if distill.twin_weight > 0 else None
+        distill, teacher = self.config.distill, self.identity.teacher
+        rows: Tensor | None = None
+        if distill.blend > 0 and teacher is not None:
+            targets = teacher.targets(faces.keys, faces.crops, faces.flipped)
+            crops, rows = blend(faces.crops, distill.blend, random, faces.share)
+            faces = replace(faces, crops=crops, targets=targets)
+        maps: list[Tensor] | None = None
+        if distill.twin_weight > 0:
+            embeddings, maps = twin.sees(faces.crops)
+        if rows is not None and faces.targets is not None and len(rows) > 0:
+            # Without maps to imitate the twin is asked about the blended crops alone.
+            told = twin.sees(faces.crops[rows])[0] if maps is None else embeddings[rows]
+            faces = replace(faces, targets=faces.targets.index_copy(0, rows, told))
+        return faces, maps
 
     @torch.no_grad()
     def protect(self, crops: Tensor, random: torch.Generator, share: Share | None = None) -> Tensor:
