@@ -146,7 +146,9 @@ def read_teacher(path: Path) -> tuple[list[str], Float64, Float64]:
     except OSError as error:
         raise MinusfaceError(f"{path}: cannot read ({error.strerror or error})") from error
     except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise MinusfaceError(f"{path}: not an .npz of plain arrays ({error})") from error
+        # numpy advises to trust the file, which nobody should.
+        reason = "pickled objects" if "pickle" in str(error) else error
+        raise MinusfaceError(f"{path}: not an .npz of plain arrays ({reason})") from error
     shaped = names.ndim == 1 and plain.ndim == 2 and plain.shape == flipped.shape
     if not shaped or len(names) != len(plain) or names.dtype.kind != "U":
         raise MinusfaceError(
