@@ -1,4 +1,4 @@
-"""Tensors on their way to a device."""
+"""What a device is good at; tensors on their way to it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from minusface.devices import sent
+from minusface.devices import multiplies_bfloat16, pick_precision, sent
 
 
 def test_nothing_is_copied_where_it_already_is() -> None:
@@ -38,3 +38,30 @@ def test_to_a_gpu_they_go_through_locked_memory_without_waiting(
 
 def test_other_devices_get_them_as_ever() -> None:
     assert sent(torch.arange(3), "meta").device.type == "meta"
+
+
+def test_auto_is_bfloat16_only_where_it_is_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
+    for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, probe, lambda: False, raising=False)
+    assert not multiplies_bfloat16("cpu")
+    assert pick_precision("auto", "cpu") == "float32"
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
+    assert multiplies_bfloat16("cpu")
+    assert pick_precision("auto", "cpu") == "bfloat16"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    assert pick_precision("auto", "cuda") == "float32"
+
+
+def test_what_is_asked_for_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
+    assert pick_precision("bfloat16", "cpu") == "bfloat16"
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    assert pick_precision("float32", "cpu") == "float32"
+
+
+def test_a_processor_without_either_probe_computes_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.delattr(torch.cpu, probe, raising=False)
+    assert pick_precision("auto", "cpu") == "float32"

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 CodecName = Literal["dct", "dwt", "raw"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "auto"]
 InputTransform = Literal["standardized", "unmixed", "unmixed_wide", "rescaled", "as_is"]
 TaskName = Literal["plain", "toy", "stage1", "stage2"]
 
@@ -260,7 +260,8 @@ class TrainConfig:
     """Images a step, of all processes together; in stage 2 each is shown under several permutations in the
     same step."""
     precision: Precision = "float32"
-    """float32, or bfloat16 for convolutions and matrix products (weights stay float32)."""
+    """float32; bfloat16 for convolutions and matrix products (weights stay float32); or auto: bfloat16 where
+    the device multiplies it itself, else float32."""
     recompute: bool = False
     """Compute activations again in the backward pass instead of keeping them, and give freed memory back at
     once: more time, a fraction of the memory. Generator and IR backbones."""

@@ -1,9 +1,29 @@
-"""Tensors on their way to a device, without making the host wait for it."""
+"""What a device is good at, and tensors on their way to it, without making the host wait."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
+
+
+def multiplies_bfloat16(device: torch.device | str) -> bool:
+    """Whether a device multiplies bfloat16 itself; imitated, it is many times slower than float32."""
+    if torch.device(device).type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    found = (getattr(torch.cpu, name, None) for name in probes)
+    return any(probe() for probe in found if probe is not None)
+
+
+def pick_precision(
+    wanted: Literal["float32", "bfloat16", "auto"], device: torch.device | str
+) -> Literal["float32", "bfloat16"]:
+    """What ``auto`` is on a device: bfloat16 where it multiplies it itself, else float32."""
+    if wanted != "auto":
+        return wanted
+    return "bfloat16" if multiplies_bfloat16(device) else "float32"
 
 
 def sent(values: Tensor, device: torch.device | str) -> Tensor:

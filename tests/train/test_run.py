@@ -39,7 +39,7 @@ from minusface.recognize import Recognizer
 from minusface.train.augment import augment, to_crops
 from minusface.train.loop import Outcome, Progress
 from minusface.train.run import batches, pick_device, train
-from minusface.train.settings import check_settings
+from minusface.train.settings import check_settings, slow_precision
 from minusface.train.tasks import Task
 from minusface.types import FaceCrop
 
@@ -513,3 +513,28 @@ def test_branch_refusals(people: Path, tmp_path: Path) -> None:
     config = branched(people, tmp_path / "run", 1.0)
     big = replace(config.data.branches[0], batch_size=99)
     refused(lambda: train(replace(config, data=DataConfig(branches=(big,)))), "batch size 99")
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_card_tells_the_precision_that_auto_was(
+    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, native: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: native, raising=False)
+    config = settings(people, tmp_path / "run", task="plain", epochs=0.2, precision="auto")
+    train(config)
+    assert load_card(tmp_path / "run").config["precision"] == ("bfloat16" if native else "float32")
+    # The run's own file goes with it to other machines.
+    raw = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert raw["precision"] == "auto"
+
+
+def test_an_imitated_bfloat16_is_told_of(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    asked = settings(people, Path("unused"), task="plain", precision="bfloat16")
+    for native in (True, False):
+        monkeypatch.setattr(
+            torch.cpu, "_is_avx512_bf16_supported", lambda held=native: held, raising=False
+        )
+        assert bool(slow_precision(asked)) is not native
+        assert slow_precision(replace(asked, precision="auto")) == []

@@ -129,7 +129,7 @@ def _machine(device: str) -> tuple[str, str]:
     """Device and precision."""
     import torch
 
-    from minusface.demo.training import quick_precision
+    from minusface.devices import pick_precision
     from minusface.errors import MinusfaceError, choice_error
 
     if device not in ("auto", "cpu", "cuda"):
@@ -137,4 +137,4 @@ def _machine(device: str) -> tuple[str, str]:
     if device == "cuda" and not torch.cuda.is_available():
         raise MinusfaceError("--device cuda: no CUDA device is there")
     use = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-    return use, quick_precision()
+    return use, pick_precision("auto", use)

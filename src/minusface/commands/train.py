@@ -96,13 +96,15 @@ def _run(config: TrainConfig, resume: bool, profile: bool) -> Outcome:
     from minusface.train.parallel import restarted
     from minusface.train.run import check_out, drawn_again
     from minusface.train.run import train as run
+    from minusface.train.settings import slow_precision
 
     resume = resume or restarted(config.out)
     if collectives.rank() > 0:
         return run(config, resume=resume, profile=profile)
     with contextlib.ExitStack() as stack:
         report = stack.enter_context(TrainingReport())
-        for line in useless(config) + ([] if resume else drawn_again(config)):
+        again = [] if resume else drawn_again(config)
+        for line in [*useless(config), *slow_precision(config), *again]:
             report.line(f"minusface: warning: {line}")
         evaluate = _evaluation(config, report)
         report.line(introduction(config, held_out=evaluate is not None))
@@ -124,11 +126,14 @@ def _rehearse(config: TrainConfig, json: bool) -> int:
     """Two steps, and what they tell."""
     from minusface import collectives
     from minusface.commands.training import introduction, rehearsal
-    from minusface.train.run import dry_run
+    from minusface.train.run import drawn_again, dry_run
+    from minusface.train.settings import slow_precision
 
     if collectives.rank() > 0:
         dry_run(config)
         return 0
+    for line in [*useless(config), *slow_precision(config), *drawn_again(config)]:
+        print(f"minusface: warning: {line}", file=sys.stderr)
     print(introduction(config, held_out=_evaluation(config, None) is not None), file=sys.stderr)
     found = dry_run(config)
     if json:

@@ -79,10 +79,12 @@ def introduction(config: TrainConfig, held_out: bool) -> str:
         MinusfaceError: data, names or a device that are not there.
     """
     from minusface import collectives
+    from minusface.devices import pick_precision
     from minusface.train.parallel import pick_device
     from minusface.train.run import open_loader
 
     device = pick_device(config.device)
+    precision = pick_precision(config.precision, device)
     loader = open_loader(config)
     data, steps, batch = loader.dataset, loader.steps, loader.batch_size
     shown = f"global batch {batch}"
@@ -106,7 +108,7 @@ def introduction(config: TrainConfig, held_out: bool) -> str:
             f"data     {data.name}: {len(data)} images of {data.classes} people",
             f"steps    {steps} an epoch, {config.epochs:g} epochs, {shown}",
             f"model    {_sizes(config)}",
-            f"device   {device}, {config.precision}{f', {together} processes' if together > 1 else ''}",
+            f"device   {device}, {precision}{f', {together} processes' if together > 1 else ''}",
             f"held out {pairs}",
             f"out      {config.out}",
         )

@@ -16,7 +16,9 @@ import torch
 
 from minusface.checkpoint import load_card, versions
 from minusface.demo.source import Source
-from minusface.demo.training import Budget, quick_precision
+from minusface.demo.training import Budget
+from minusface.devices import pick_precision
+from minusface.train.parallel import pick_device
 from minusface.weights import called
 
 
@@ -50,8 +52,9 @@ def settings(options: Options, budget: Budget, checkpoint: Path, seconds: float)
         f"input {net['input']}",
     }
     if checkpoint.is_relative_to(options.out):
+        precision = pick_precision("auto", pick_device("auto"))
         told |= {
-            "recipe": f"AdamW 2e-3, cosine, batch {budget.batch_size}, {quick_precision()}; stage 2 shows "
+            "recipe": f"AdamW 2e-3, cosine, batch {budget.batch_size}, {precision}; stage 2 shows "
             f"{budget.permutations} permutations an image and starts from the unprotected recogniser",
             "budget": f"{budget.minutes:g} minutes for three trainings, a third each; {seconds:.0f} s in all",
             "configs": f"{options.out}/{{plain,stage1,stage2}}/config.yaml",

@@ -11,15 +11,12 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
-import torch
-
 from minusface.config import (
     DataConfig,
     DistillConfig,
     GeneratorConfig,
     HeadConfig,
     OptimizerConfig,
-    Precision,
     RecognizerConfig,
     ScheduleConfig,
     StageTwoConfig,
@@ -94,7 +91,7 @@ def recipe(
         out=str(out / task),
         seed=seed,
         batch_size=budget.batch_size,
-        precision=quick_precision(),
+        precision="auto",
         generator=GeneratorConfig(budget.width),
         recognizer=RecognizerConfig(budget.backbone, budget.embedding_size, "standardized"),
         head=HeadConfig(scale=32.0, margin=0.3, weight=0.0 if teacher else 1.0),
@@ -107,15 +104,6 @@ def recipe(
         data=data,
         start=start,
     )
-
-
-def quick_precision() -> Precision:
-    """bfloat16 where the processor multiplies it natively, else float32."""
-    if torch.cuda.is_available():
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    found = (getattr(torch.cpu, name, None) for name in probes)
-    return "bfloat16" if any(probe() for probe in found if probe is not None) else "float32"
 
 
 def train_stage(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from minusface.config import TrainConfig, plain
 from minusface.data import FaceDataset, Loader
 from minusface.data.branches import BranchLoader, Joined
 from minusface.data.source import open_faces
-from minusface.devices import sent
+from minusface.devices import pick_precision, sent
 from minusface.errors import MinusfaceError
 from minusface.files import write_atomically
 from minusface.recognize import Teacher, TeacherFile, load_teacher
@@ -182,6 +182,7 @@ def build(config: TrainConfig) -> Built:
     device = pick_device(config.device)
     if config.sync_batchnorm and device.type == "cpu":
         raise MinusfaceError("sync_batchnorm true: works on GPUs only, expected false on a CPU")
+    config = replace(config, precision=pick_precision(config.precision, device))
     loader = open_loader(config)
     dataset = loader.dataset
     classes = [p.classes for p in dataset.parts] if isinstance(dataset, Joined) else dataset.classes
