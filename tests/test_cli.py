@@ -802,6 +802,9 @@ def test_calibrate_and_verify(place: Place, run: Run, tmp_path: Path, kind: str)
     refused = run("verify", *photos, *asked)
     assert refused.code == 2
     assert "minusface calibrate" in refused.line
+    shipped = run("calibrate", "default", "--faces", place.faces)
+    assert shipped.code == 2
+    assert "minusface pack default --out DIR" in shipped.line
     said = run("calibrate", model, "--faces", place.faces)
     assert said.code == 0, said.err
     assert "fmr_1e-1: threshold" in said.out
@@ -820,6 +823,32 @@ def test_calibrate_and_verify(place: Place, run: Run, tmp_path: Path, kind: str)
     assert "not with a server" in both.line
     stage1 = run("verify", *photos, "--checkpoint", place.stage1, "--threshold", "0.5")
     assert "expected plain or stage2" in stage1.line
+
+
+def test_errors_by_group(place: Place, run: Run, tmp_path: Path) -> None:
+    model = shutil.copytree(place.plain, tmp_path / "model")
+    groups = tmp_path / "groups.csv"
+    names = sorted(path.name for path in place.faces.iterdir())
+    groups.write_text("".join(f"{name},{'ab'[i % 2]}\n" for i, name in enumerate(names)))
+    asked = ("calibrate", model, "--faces", place.faces, "--groups", groups)
+    said = run(*asked)
+    assert said.code == 0, said.err
+    assert "  a  false matches" in said.out
+    found = json.loads(run(*asked, "--json").out)
+    first, second = found["fmr_1e-1"]["groups"]
+    assert (first["group"], second["group"]) == ("a", "b")
+    assert first["people"] + second["people"] == len(names)
+    card = json.loads((find(model) / "card.json").read_text())
+    assert card["metrics"]["groups"] == {name: point["groups"] for name, point in found.items()}
+    # They go with the thresholds that they were measured at.
+    assert run("calibrate", model, "--faces", place.faces, "--seed", 1).code == 0
+    assert "groups" not in json.loads((find(model) / "card.json").read_text())["metrics"]
+    groups.write_text("nobody,a\n")
+    before = (find(model) / "card.json").read_bytes()
+    refused = run(*asked)
+    assert refused.code == 2
+    assert "names none of the people" in refused.line
+    assert (find(model) / "card.json").read_bytes() == before
 
 
 def test_pack(place: Place, run: Run, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ VERBS = {
         "evaluate:evaluate", "accuracy of models on pairs or benchmarks", ("checkpoints",)
     ),
     "calibrate": Verb(
-        "verify:calibrate", "measure a checkpoint's thresholds, into its card", ("checkpoint",)
+        "calibrate:calibrate", "measure a checkpoint's thresholds, into its card", ("checkpoint",)
     ),
     "pack": Verb("pack:pack", "a checkpoint made small, to give away", ("checkpoint",)),
     "migrate": Verb(

@@ -1,18 +1,13 @@
-"""``minusface verify`` and ``minusface calibrate``."""
+"""``minusface verify``."""
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from minusface.types import Template, UInt8
-
-# At most so many images a person: who was photographed most would decide the rates alone.
-A_PERSON = 10
-LARGEST = 4000
 
 
 def verify(
@@ -129,82 +124,3 @@ def _crop(photo: str, size: int) -> UInt8:
 
     image = read_photo(photo)
     return image if is_crop(image, size) else align_photo(image, size=size)[0].crop
-
-
-def calibrate(
-    checkpoint: str,
-    faces: str,
-    people: str | None = None,
-    seed: int = 0,
-    batch_size: int = 32,
-    json: bool = False,
-) -> int:
-    """Measure thresholds at false-match rates and write them into the checkpoint's card.
-
-    All pairs of different people among the images count, embedded as in use: no mirror image, protected
-    images in 8 bits under fresh permutations. At most ten images a person and 4,000 in all.
-
-    Args:
-        checkpoint: a stage-2 or plain checkpoint or run folder.
-        faces: a folder with a folder a person: people that the model has not seen.
-        people: a file that lists the people to take; by default all.
-        seed: of permutations, of which images are taken, and of the intervals.
-        batch_size: images at once.
-        json: print the thresholds as JSON.
-    """
-    import dataclasses
-    import json as jsons
-
-    from minusface.checkpoint import CARD, find, load_card
-    from minusface.data import FolderDataset
-    from minusface.evaluate import calibration
-    from minusface.evaluate.dataset import embed_dataset
-    from minusface.evaluate.models import load_model
-    from minusface.files import write_atomically
-    from minusface.memory import keep_freed_memory
-
-    keep_freed_memory()
-    folder = find(checkpoint)
-    model = load_model(folder, seed=seed, eight_bits=True)
-    dataset = FolderDataset(faces, people, size=model.size)
-    taken = _taken(dataset.labels.tolist(), seed)
-    rows = embed_dataset(model, dataset, taken, batch_size).numpy()
-    points = calibration.calibrate(rows, dataset.labels[taken], seed=seed)
-    card = load_card(folder)
-    held = {"thresholds": calibration.to_card(points), "calibrated_on": dataset.name}
-    whole = dataclasses.replace(card, metrics={**card.metrics, **held})
-    text = jsons.dumps(dataclasses.asdict(whole), indent=1, sort_keys=True)
-    write_atomically(folder / CARD, text.encode())
-    if json:
-        print(jsons.dumps(held["thresholds"], indent=1))
-        return 0
-    for point in points:
-        missed = "" if point.fnmr is None else f", misses {100 * point.fnmr:.1f} %"
-        uneven = (
-            ""
-            if point.fmr_p95 is None
-            else f"; one person in twenty over {100 * point.fmr_p95:.2g} %"
-        )
-        print(
-            f"{point.name}: threshold {point.threshold:.4f} "
-            f"({100 * point.fmr_low:.2g} to {100 * point.fmr_high:.2g} %{uneven}){missed}"
-        )
-    print(
-        f"{points[0].impostors:,} impostor pairs of {points[0].people:,} people; in {folder / CARD}"
-    )
-    print(f"next: minusface verify A.jpg B.jpg --checkpoint {shlex.quote(checkpoint)}")
-    return 0
-
-
-def _taken(labels: list[int], seed: int) -> list[int]:
-    """Which images are embedded: a seeded choice, a few a person."""
-    import numpy as np
-
-    order = np.random.default_rng(seed).permutation(len(labels)).tolist()
-    count: dict[int, int] = {}
-    kept = []
-    for index in order:
-        count[labels[index]] = count.get(labels[index], 0) + 1
-        if count[labels[index]] <= A_PERSON:
-            kept.append(index)
-    return sorted(kept[:LARGEST])

@@ -96,7 +96,7 @@ def calibrate(
     same = who[first] == who[second]
     impostors = scores[~same]
     falling = np.sort(impostors)[::-1]
-    drawn = _resampled(len(people), seed)
+    drawn = resampled(len(people), seed)
     points = []
     for target in sorted(targets, reverse=True):
         accepted = int(len(impostors) * target)
@@ -105,7 +105,7 @@ def calibrate(
         # Just over the first impostor that would be one too many.
         threshold = float(np.nextafter(falling[accepted], np.inf))
         hit = ~same & (scores >= threshold)
-        rates = _rates(drawn, who[first[~same]], who[second[~same]], hit[~same])
+        rates = pair_rates(drawn, who[first[~same]], who[second[~same]], hit[~same])
         low, high = np.quantile(rates, [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2]).tolist()
         fmr = float((impostors >= threshold).mean())
         fnmr = _misses(scores[same] < threshold, who[first[same]])
@@ -124,13 +124,13 @@ def calibrate(
     return points
 
 
-def _resampled(people: int, seed: int) -> Floats:
+def resampled(people: int, seed: int) -> Floats:
     """(R, P) how often each person is drawn."""
     random = np.random.default_rng(seed)
     return np.asarray(random.multinomial(people, [1 / people] * people, RESAMPLINGS), np.float64)
 
 
-def _rates(drawn: Floats, first: Ints, second: Ints, hit: Bools) -> Floats:
+def pair_rates(drawn: Floats, first: Ints, second: Ints, hit: Bools) -> Floats:
     """(R,) false-match rates when a pair counts as often as both its people were drawn."""
     people = drawn.shape[1]
     code = np.minimum(first, second) * people + np.maximum(first, second)
