@@ -3,6 +3,7 @@
 # precision into runs/weights/, calibrated on people they have not seen. Half a day on two CPU cores; run it
 # again to go on where it stopped.
 #   runs/weights.sh [--device cuda ...]     options go to every training
+# LFW_GROUPS=groups.csv, lines NAME,GROUP, measures errors by group, too (docs/evaluate.md).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 make --no-print-directory setup
@@ -24,8 +25,10 @@ for task in plain stage1 stage2; do train "$task" "$@"; done
 for task in stage2_unmixed plain_96 stage1_adversary stage2_adversary stage2_wide stage2_blended; do train "$task" "$@"; done
 "$minusface" pack runs/default/stage2_blended/last --out runs/weights/default "${cohort[@]}"
 "$minusface" pack runs/default/plain/last --out runs/weights/default-plain --squeeze "${cohort[@]}"
+groups=()
+if [ -n "${LFW_GROUPS:-}" ]; then groups=(--groups "$LFW_GROUPS"); fi
 for packed in runs/weights/default runs/weights/default-plain; do
-  "$minusface" calibrate "$packed" --faces "$faces" --people "$protocol/peopleDevTest.txt"
+  "$minusface" calibrate "$packed" --faces "$faces" --people "$protocol/peopleDevTest.txt" "${groups[@]}"
 done
 "$minusface" evaluate runs/weights/default-plain runs/weights/default --name unprotected --name protected \
   --pairs "$protocol/pairsDevTest.txt" --faces "$faces" --draws 5 \

@@ -834,15 +834,24 @@ def test_errors_by_group(place: Place, run: Run, tmp_path: Path) -> None:
     said = run(*asked)
     assert said.code == 0, said.err
     assert "  a  false matches" in said.out
+    assert "no group" not in said.out
     found = json.loads(run(*asked, "--json").out)
     first, second = found["fmr_1e-1"]["groups"]
     assert (first["group"], second["group"]) == ("a", "b")
     assert first["people"] + second["people"] == len(names)
     card = json.loads((find(model) / "card.json").read_text())
     assert card["metrics"]["groups"] == {name: point["groups"] for name, point in found.items()}
+    photo = place.faces / "p0" / "0.png"
+    asks = ("verify", photo, photo, "--checkpoint", model, "--fmr", "1e-1")
+    most = max((first, second), key=lambda point: float(point["fmr"]))
+    told = json.loads(run(*asks, "--json").out)["worst_group"]
+    assert told == {"group": most["group"], "fmr": most["fmr"]}
+    assert f"one group ({most['group']})" in run(*asks).out
     # They go with the thresholds that they were measured at.
     assert run("calibrate", model, "--faces", place.faces, "--seed", 1).code == 0
     assert "groups" not in json.loads((find(model) / "card.json").read_text())["metrics"]
+    groups.write_text("".join(f"{name},a\n" for name in names[1:]))
+    assert "images have no group in" in run(*asked).out
     groups.write_text("nobody,a\n")
     before = (find(model) / "card.json").read_bytes()
     refused = run(*asked)

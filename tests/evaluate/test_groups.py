@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from minusface.errors import MinusfaceError
-from minusface.evaluate.groups import GroupPoint, by_group, groups_of, inequity, read_groups
+from minusface.evaluate.groups import (
+    GroupPoint,
+    by_group,
+    groups_of,
+    inequity,
+    read_groups,
+    worst_group,
+)
 from tests.evaluate.clouds import cloud
 
 
@@ -130,3 +138,17 @@ def test_groups_of_nobody_or_of_one() -> None:
         groups_of(["Ada/1.jpg"], {"Eve": "women"}, "f")
     with pytest.raises(MinusfaceError, match="group women has one person"):
         groups_of(["Ada/1.jpg", "Ada/2.jpg"], {"Ada": "women"}, "f")
+
+
+def test_a_card_tells_its_worst_group() -> None:
+    rows, people = cloud(40, 2, 0.5)
+    rows[40:] += 0.5 * rows[0]
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    points = by_group(rows, people, ["apart"] * 40 + ["crowded"] * 40, 0.5)
+    metrics = {"groups": {"fmr_1e-2": [asdict(point) for point in points]}}
+    assert worst_group(metrics, "fmr_1e-2", "here") == points[1]
+    assert worst_group(metrics, "fmr_1e-3", "here") is None
+    assert worst_group({}, "fmr_1e-2", "here") is None
+    for damaged in ({"groups": []}, {"groups": {"fmr_1e-2": [{"group": "a"}]}}):
+        with pytest.raises(MinusfaceError, match="here: damaged groups"):
+            worst_group(damaged, "fmr_1e-2", "here")

@@ -62,6 +62,8 @@ def calibrate(
         return 0
     for point in found.points:
         print("\n".join([_threshold_line(point), *_group_lines(found.groups.get(point.name, []))]))
+    if found.without:
+        print(f"{found.without:,} images have no group in {groups}")
     whole = found.points[0]
     print(f"{whole.impostors:,} impostor pairs of {whole.people:,} people; in {folder / CARD}")
     print(f"next: minusface verify A.jpg B.jpg --checkpoint {shlex.quote(checkpoint)}")
@@ -75,6 +77,8 @@ class Found(NamedTuple):
     groups: dict[str, list[GroupPoint]]
     """By threshold; empty without groups."""
     dataset: str
+    without: int = 0
+    """Images that have no group, where there are groups."""
 
     def told(self) -> dict[str, Any]:
         """For machines: thresholds by name, each with its groups."""
@@ -107,10 +111,10 @@ def _measured(
     rows = embed_dataset(model, dataset, taken, batch_size).numpy()
     owners = dataset.labels[taken]
     points = calibration.calibrate(rows, owners, seed=seed)
-    parts = {}
-    if named is not None:
-        parts = {p.name: by_group(rows, owners, named, p.threshold, seed) for p in points}
-    return Found(points, parts, dataset.name)
+    if named is None:
+        return Found(points, {}, dataset.name)
+    parts = {p.name: by_group(rows, owners, named, p.threshold, seed) for p in points}
+    return Found(points, parts, dataset.name, named.count(None))
 
 
 def _named(dataset: FolderDataset, taken: list[int], groups: str) -> list[str | None]:

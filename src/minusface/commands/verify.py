@@ -65,23 +65,27 @@ def _verify_here(
     from minusface.checkpoint import load_card
     from minusface.errors import choice_error
     from minusface.evaluate.calibration import from_card
+    from minusface.evaluate.groups import worst_group
     from minusface.types import verify as decide
     from minusface.weights import resolve
 
     path = resolve(checkpoint)
-    point = None
+    point = worst = None
     if threshold is None:
-        points = from_card(load_card(path).metrics, str(path))
+        metrics = load_card(path).metrics
+        points = from_card(metrics, str(path))
         if fmr not in points:
             raise choice_error("false-match rate", fmr, points)
         point = points[fmr]
+        worst = worst_group(metrics, fmr, str(path))
         threshold = point.threshold
     templates = _templates(path, photos)
     match = decide(templates[0], templates[1], threshold)[0]
     if json:
         said = {"score": match.score, "threshold": threshold, "same": match.same}
         rates = {} if point is None else {key: getattr(point, key) for key in RATES}
-        print(jsons.dumps(said | rates))
+        most = {} if worst is None else {"worst_group": {"group": worst.group, "fmr": worst.fmr}}
+        print(jsons.dumps(said | rates | most))
         return 0 if match.same else 1
     word = "the same person" if match.same else "different people"
     print(f"score {match.score:.3f}, threshold {threshold:.3f}: {word}")
@@ -91,6 +95,8 @@ def _verify_here(
             f"false matches at this threshold: {100 * point.fmr:.2g} % ({100 * point.fmr_low:.2g} to "
             f"{100 * point.fmr_high:.2g} %, 95 % interval over {point.people:,} people){missed}"
         )
+    if worst is not None:
+        print(f"most between people of one group ({worst.group}): {100 * worst.fmr:.2g} %")
     return 0 if match.same else 1
 
 

@@ -13,7 +13,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -139,6 +139,24 @@ def by_group(
             raise MinusfaceError(f"group {group}: one person in it, expected two or more")
         points.append(_of(group, rows[inside], who, threshold, seed))
     return points
+
+
+def worst_group(metrics: Mapping[str, Any], name: str, where: str) -> GroupPoint | None:
+    """The group with most false matches at a threshold, as a card tells it; None where it was not measured.
+
+    Args:
+        metrics: of the card.
+        name: of the threshold, ``fmr_1e-2``.
+        where: what to call the card in errors.
+
+    Raises:
+        MinusfaceError: damaged groups.
+    """
+    try:
+        points = [GroupPoint(**fields) for fields in metrics.get("groups", {}).get(name, [])]
+        return max(points, key=lambda point: point.fmr, default=None)
+    except (TypeError, AttributeError) as error:
+        raise MinusfaceError(f"{where}: damaged groups in its card") from error
 
 
 class Summary(NamedTuple):
