@@ -13,7 +13,14 @@ from minusface.audit.access import Target
 from minusface.audit.averaging import run_averaging, run_secret
 from minusface.audit.bench import Bench, Pool, protect_all
 from minusface.audit.plan import plan
-from minusface.audit.recovery import Recovery, run_blind, run_fixed, run_recovery, run_residue
+from minusface.audit.recovery import (
+    FILTERED,
+    Recovery,
+    run_blind,
+    run_fixed,
+    run_recovery,
+    run_residue,
+)
 from minusface.errors import MinusfaceError
 from minusface.peers import MinusFace, Pixelation, Unprotected
 from minusface.peers.variants import variants_of
@@ -59,8 +66,12 @@ def test_other_variants_run(bench: Bench, minusface: MinusFace) -> None:
     bench.budget = replace(bench.budget, recovery=replace(TINY.recovery, steps=6, validate_every=3))
     again = run_recovery(bench, Target(minusface), "re-encoded")[0]
     assert again.still_improving or again.stopped == "budget"
-    unmixed = run_recovery(bench, Target(minusface), "unmixed")[0]
-    assert unmixed.needs == again.needs
+    for filtered, channels in zip(FILTERED, (21, 58), strict=True):
+        attack = Recovery(bench, filtered)
+        attack.fit(Target(minusface))
+        assert attack.net is not None
+        assert len(attack.net.shift) == channels + 6
+        assert run_recovery(bench, Target(minusface), filtered)[0].needs == again.needs
     residue = run_residue(bench, Target(minusface))[0]
     assert residue.measures["explained"] < 1  # type: ignore[operator]
     with pytest.raises(MinusfaceError, match="knows each image's permutation"):
@@ -76,6 +87,8 @@ def test_what_is_shuffled_is_attacked_unmixed_too(bench: Bench, minusface: Minus
     for mixed in ("minusface", "minusface-8-bit"):
         assert {f"{mixed} unmixed", f"{mixed} ir_lite {there} unmixed"} <= set(names)
     assert not any("unmixed" in n for n in names if n.startswith(("pixelation", "minusface-mask")))
+    # All that the receiver may read is read of the audited protection alone.
+    assert [n for n in names if n.endswith("unmixed wide")] == ["minusface unmixed wide"]
 
 
 def test_a_control_that_fails_says_so(bench: Bench, minusface: MinusFace) -> None:

@@ -208,6 +208,8 @@ def test_of_attackers_of_equal_access_the_stronger_counts() -> None:
     assert [s.kind for s in said] == ["no", "no"]
     assert "which reads what no shuffle changes" in said[0].text
     assert "no shuffle changes" not in verdict([*controls, weak], "x")[0].text
+    wider = replace(recovered("x", 0.95, 0.95), variant="unmixed wide")
+    assert "SSIM 0.95" in verdict([*controls, weak, strong, wider], "x")[0].text
     # What knows the permutation has more access, and is told of by itself.
     known = replace(strong, variant="permutation known")
     assert [s.kind for s in verdict([*controls, weak, known], "x")] == ["yes", "yes", "no"]

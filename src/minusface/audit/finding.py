@@ -120,7 +120,8 @@ def best_of(findings: list[Finding], measure: str) -> Finding | None:
 
 def strongest_recovery(findings: list[Finding], target: str) -> Finding | None:
     """The recovery that got most of the identity, of those that see images and may query, no more."""
-    equal = [find(findings, "recovery", target, variant) for variant in ("", "unmixed")]
+    variants = ("", "unmixed", "unmixed wide")
+    equal = [find(findings, "recovery", target, variant) for variant in variants]
     there = [one for one in equal if one is not None]
     return max(there, key=lambda f: f.measures.get("auc") or 0.0) if there else None
 

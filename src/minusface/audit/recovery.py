@@ -26,10 +26,13 @@ from minusface.protect import UNet
 from minusface.protect.generator import start_lively
 from minusface.recognize import Unmix, standardize
 
-Variant = Literal["", "unmixed", "re-encoded", "permutation known", "residue"]
+Variant = Literal["", "unmixed", "unmixed wide", "re-encoded", "permutation known", "residue"]
+# What no shuffle changes around a pixel; the same, over more pixels, and the colours.
+FILTERED: tuple[Variant, ...] = ("unmixed", "unmixed wide")
 NEEDS = {
     "": Access.IMAGES | Access.QUERY,
     "unmixed": Access.IMAGES | Access.QUERY,
+    "unmixed wide": Access.IMAGES | Access.QUERY,
     "re-encoded": Access.IMAGES | Access.QUERY,
     "permutation known": Access.IMAGES | Access.QUERY | Access.PERMUTATIONS,
     # Learning towards the residue takes the generator, to make residues of one's own photos.
@@ -96,8 +99,9 @@ class Recovery:
         """
         target.admit(self.name, self.needs)
         self.target, bench = target, self.bench
-        if self.variant == "unmixed":
-            self.unmix = Unmix(bench.scene.train.crops([0]).shape[-1]).to(bench.device)
+        if self.variant in FILTERED:
+            size = bench.scene.train.crops([0]).shape[-1]
+            self.unmix = Unmix(size, wide=self.variant == "unmixed wide").to(bench.device)
         held, wanted = self._validation(target)
         net = self._fresh(held, wanted).to(bench.device)
         self.net = net

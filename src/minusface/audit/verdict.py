@@ -118,7 +118,7 @@ def _recovery(findings: list[Finding], target: str) -> list[Statement]:
     ssim, cosine, auc = (own.measures[name] or 0.0 for name in ("ssim", "cosine", "auc"))
     pixels = part_of_the_way(ssim, blind.measures["ssim"] or 0.0, plain.measures["ssim"] or 0.0)
     who = part_of_the_way(auc, 0.5, plain.measures["auc"] or 0.0)
-    unmixed = ", which reads what no shuffle changes," if own.variant == "unmixed" else ""
+    unmixed = ", which reads what no shuffle changes," if own.variant.startswith("unmixed") else ""
     lower = " It was still improving when its budget ended." if own.still_improving else ""
     # An attack that was not done, or had hardly begun, cannot show that something is protected.
     seen = own.points[-1].images if own.points else 0
