@@ -53,7 +53,7 @@ def test_the_cosine_of_templates_follows_the_corrected_score() -> None:
     a = nnf.normalize(drawn(200, 4), dim=1)
     away = torch.randn(200, WIDE, generator=random)
     away = nnf.normalize(away - (away * a).sum(1, keepdim=True) * a, dim=1)
-    b = 0.35 * a + math.sqrt(1 - 0.35**2) * away
+    b = 0.4 * a + math.sqrt(1 - 0.4**2) * away
     wanted = [
         reference.corrected(x, y, centres) for x, y in zip(a.tolist(), b.tolist(), strict=True)
     ]
@@ -62,7 +62,7 @@ def test_the_cosine_of_templates_follows_the_corrected_score() -> None:
     assert np.corrcoef(wanted, found)[0, 1] > 0.97
     # To first order the corrected score itself, but for a constant and a factor of 1 / (1 + WEIGHT).
     assert np.polyfit(wanted, found, 1)[0] == pytest.approx(1 / (1 + WEIGHT), rel=0.15)
-    assert pytest.approx((1 + WEIGHT) / (2 * WEIGHT * (1 - 0.35))) == SLOPE
+    assert pytest.approx((1 + WEIGHT) / (2 * WEIGHT * (1 - 0.4))) == SLOPE
 
 
 def test_false_matches_are_no_longer_the_crowds_alone() -> None:

@@ -24,8 +24,8 @@ def near(embedding: Row, centres: Sequence[Row], count: int = 16) -> float:
 
 
 def template(embedding: Row, centres: Sequence[Row], usual: float) -> list[float]:
-    """One coordinate more, of weight 2, flat where a cosine of 0.35 decides."""
-    slope = 3 / (4 * (1 - 0.35))
+    """One coordinate more, of weight 2, flat where a cosine of 0.4 decides."""
+    slope = 3 / (4 * (1 - 0.4))
     last = math.sqrt(2) * (1 - slope * (near(embedding, centres) - usual))
     return unit([*unit(embedding), last])
 

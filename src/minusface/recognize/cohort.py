@@ -30,7 +30,7 @@ from minusface.errors import MinusfaceError
 CENTRES = 512
 # So many of the centres are "near".
 NEAR = 16
-WEIGHT, DECIDED_AT = 2.0, 0.35
+WEIGHT, DECIDED_AT = 2.0, 0.4
 SLOPE = (1 + WEIGHT) / (2 * WEIGHT * (1 - DECIDED_AT))
 ROUNDS = 20
 # Photos a centre, at least: one of fewer would be some person's.
