@@ -37,9 +37,10 @@ from minusface.errors import MinusfaceError
 from minusface.protect import Protector
 from minusface.recognize import Recognizer
 from minusface.train.augment import augment, to_crops
+from minusface.train.build import slow_precision
 from minusface.train.loop import Outcome, Progress
 from minusface.train.run import batches, pick_device, train
-from minusface.train.settings import check_settings, slow_precision
+from minusface.train.settings import check_settings
 from minusface.train.tasks import Task
 from minusface.types import FaceCrop
 

@@ -92,11 +92,11 @@ def _run(config: TrainConfig, resume: bool, profile: bool) -> Outcome:
     """The training, told about while it goes on; by the first process only."""
     from minusface import collectives
     from minusface.commands.training import TrainingReport, introduction
+    from minusface.train.build import slow_precision
     from minusface.train.loggers import wanted_loggers
     from minusface.train.parallel import restarted
     from minusface.train.run import check_out, drawn_again
     from minusface.train.run import train as run
-    from minusface.train.settings import slow_precision
 
     resume = resume or restarted(config.out)
     if collectives.rank() > 0:
@@ -126,8 +126,8 @@ def _rehearse(config: TrainConfig, json: bool) -> int:
     """Two steps, and what they tell."""
     from minusface import collectives
     from minusface.commands.training import introduction, rehearsal
+    from minusface.train.build import slow_precision
     from minusface.train.run import drawn_again, dry_run
-    from minusface.train.settings import slow_precision
 
     if collectives.rank() > 0:
         dry_run(config)

@@ -8,12 +8,14 @@ import torch
 
 from minusface.checkpoint import load_into, load_part
 from minusface.config import TrainConfig
+from minusface.devices import multiplies_bfloat16
 from minusface.errors import MinusfaceError, of_key
 from minusface.protect import Protector
 from minusface.protect.generator import UNet
 from minusface.recognize import Recognizer, Teacher, warm_start
 from minusface.recognize.iresnet import IResNet
 from minusface.share import Dropout
+from minusface.train.parallel import pick_device
 from minusface.train.settings import check_settings
 from minusface.train.shuffled import SHUFFLED, ShuffledStageOne
 from minusface.train.tasks import Classes, Plain, StageOne, StageTwo, Task
@@ -91,3 +93,14 @@ def _frozen_protector(config: TrainConfig) -> Protector:
         loaded = Protector(config.codec, config.generator, config.stage2.n_duplicate)
         loaded.generator.load_state_dict(generator)
     return loaded
+
+
+def slow_precision(config: TrainConfig) -> list[str]:
+    """A line where bfloat16 is asked for and the device only imitates it."""
+    device = pick_device(config.device)
+    if config.precision != "bfloat16" or multiplies_bfloat16(device):
+        return []
+    return [
+        f"precision bfloat16: this {device.type} only imitates it, many times slower than float32; "
+        "--precision auto takes what it is good at"
+    ]

@@ -1,13 +1,11 @@
-"""Settings that no run could use, refused before anything is built; those that only cost time, told of."""
+"""Settings that no run could use, refused before anything is built."""
 
 from __future__ import annotations
 
 from typing import Any, get_args
 
 from minusface.config import Precision, TaskName, TrainConfig
-from minusface.devices import multiplies_bfloat16
 from minusface.errors import MinusfaceError, choice_error
-from minusface.train.parallel import pick_device
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "task": get_args(TaskName),
@@ -120,14 +118,3 @@ def _value(config: TrainConfig, key: str) -> Any:
     for name in key.split("."):
         value = getattr(value, name)
     return value
-
-
-def slow_precision(config: TrainConfig) -> list[str]:
-    """A line where bfloat16 is asked for and the device only imitates it."""
-    device = pick_device(config.device)
-    if config.precision != "bfloat16" or multiplies_bfloat16(device):
-        return []
-    return [
-        f"precision bfloat16: this {device.type} only imitates it, many times slower than float32; "
-        "--precision auto takes what it is good at"
-    ]
