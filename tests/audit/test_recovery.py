@@ -12,9 +12,9 @@ import torch
 from minusface.audit.access import Target
 from minusface.audit.averaging import run_averaging, run_secret
 from minusface.audit.bench import Bench, Pool, protect_all
+from minusface.audit.finding import FILTERED
 from minusface.audit.plan import plan
 from minusface.audit.recovery import (
-    FILTERED,
     Recovery,
     run_blind,
     run_fixed,

@@ -113,8 +113,9 @@ def test_an_image_goes_before_its_person() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("Ada,women,old\n", "line 1: 3 columns, expected NAME,GROUP"),
-        ("name,group\nAda\n", "line 2: 1 columns"),
+        ("Ada,women,old\n", "line 1: 'Ada,women,old', expected NAME,GROUP"),
+        ("name,group\nAda,\n", "line 2: 'Ada,', expected"),
+        ("Ada," + "x" * 200_000 + "\n", "field larger than field limit"),
         ("Ada,women\nAda,men\n", "line 2: Ada is men here, women before"),
         ("name,group\n", "no line NAME,GROUP"),
     ],

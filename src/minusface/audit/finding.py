@@ -7,12 +7,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from minusface.audit.attack import Point, Trained
 from minusface.files import write_atomically
 
 Measures = dict[str, float | None]
+
+
+# Recoveries that read what no shuffle changes around a pixel; the same over more pixels, and colours.
+FILTERED: tuple[Literal["unmixed"], Literal["unmixed wide"]] = ("unmixed", "unmixed wide")
 
 
 @dataclass(frozen=True)
@@ -120,8 +124,7 @@ def best_of(findings: list[Finding], measure: str) -> Finding | None:
 
 def strongest_recovery(findings: list[Finding], target: str) -> Finding | None:
     """The recovery that got most of the identity, of those that see images and may query, no more."""
-    variants = ("", "unmixed", "unmixed wide")
-    equal = [find(findings, "recovery", target, variant) for variant in variants]
+    equal = [find(findings, "recovery", target, variant) for variant in ("", *FILTERED)]
     there = [one for one in equal if one is not None]
     return max(there, key=lambda f: f.measures.get("auc") or 0.0) if there else None
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from minusface.audit.access import BATCH, Access, Target, seeded, words
 from minusface.audit.attack import Trained, autocast, exactly
 from minusface.audit.bench import Bench
-from minusface.audit.finding import Finding
+from minusface.audit.finding import FILTERED, Finding
 from minusface.audit.replay import replay
 from minusface.errors import choice_error
 from minusface.peers.base import Views
@@ -27,8 +27,6 @@ from minusface.protect.generator import start_lively
 from minusface.recognize import Unmix, standardize
 
 Variant = Literal["", "unmixed", "unmixed wide", "re-encoded", "permutation known", "residue"]
-# What no shuffle changes around a pixel; the same, over more pixels, and the colours.
-FILTERED: tuple[Variant, ...] = ("unmixed", "unmixed wide")
 NEEDS = {
     "": Access.IMAGES | Access.QUERY,
     "unmixed": Access.IMAGES | Access.QUERY,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from minusface.audit.attack import ENOUGH_IMAGES
-from minusface.audit.finding import Finding, find, strongest_recovery
+from minusface.audit.finding import FILTERED, Finding, find, strongest_recovery
 
 # Where a rate counts as far above chance, as part of the way from the blind guess to the photo itself.
 LITTLE, MUCH = 0.15, 0.5
@@ -118,7 +118,7 @@ def _recovery(findings: list[Finding], target: str) -> list[Statement]:
     ssim, cosine, auc = (own.measures[name] or 0.0 for name in ("ssim", "cosine", "auc"))
     pixels = part_of_the_way(ssim, blind.measures["ssim"] or 0.0, plain.measures["ssim"] or 0.0)
     who = part_of_the_way(auc, 0.5, plain.measures["auc"] or 0.0)
-    unmixed = ", which reads what no shuffle changes," if own.variant.startswith("unmixed") else ""
+    unmixed = ", which reads what no shuffle changes," if own.variant in FILTERED else ""
     lower = " It was still improving when its budget ended." if own.still_improving else ""
     # An attack that was not done, or had hardly begun, cannot show that something is protected.
     seen = own.points[-1].images if own.points else 0

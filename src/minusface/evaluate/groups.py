@@ -63,13 +63,17 @@ def read_groups(path: Path | str) -> dict[str, str]:
     found: dict[str, str] = {}
     lines = text.splitlines()
     tabs = any("\t" in line for line in lines)
-    for number, row in enumerate(csv.reader(lines, delimiter="\t" if tabs else ","), 1):
+    try:
+        rows = list(csv.reader(lines, delimiter="\t" if tabs else ","))
+    except csv.Error as error:
+        raise MinusfaceError(f"{path}: {error}, expected lines NAME,GROUP") from error
+    for number, row in enumerate(rows, 1):
         cells = tuple(cell.strip() for cell in row)
         if not any(cells) or (number == 1 and tuple(map(str.lower, cells)) == HEADER):
             continue
         if len(cells) != 2 or not all(cells):
             raise MinusfaceError(
-                f"{path}, line {number}: {len(cells)} columns, expected NAME,GROUP"
+                f"{path}, line {number}: {','.join(cells)[:60]!r}, expected NAME,GROUP"
             )
         name, group = cells
         if found.setdefault(name, group) != group:
