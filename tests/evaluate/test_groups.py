@@ -24,7 +24,7 @@ def test_rates_agree_with_plain_loops() -> None:
     rows, people = cloud(30, 3, 0.8)
     # A third without a group; images of one person may have different ones.
     names = [(None, "old", "young")[(i * 7) % 3] for i in range(len(rows))]
-    points = by_group(rows, people, names, 0.4)
+    points = by_group(rows, people, names, {"t": 0.4})["t"]
     assert [point.group for point in points] == ["old", "young"]
     for point in points:
         inside = [i for i, name in enumerate(names) if name == point.group]
@@ -52,7 +52,7 @@ def test_a_crowded_group_has_more_false_matches() -> None:
     rows, people = cloud(80, 2, 0.5)
     rows[80:] += 0.5 * rows[0]
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    apart, crowded = by_group(rows, people, ["apart"] * 80 + ["crowded"] * 80, 0.5)
+    apart, crowded = by_group(rows, people, ["apart"] * 80 + ["crowded"] * 80, {"t": 0.5})["t"]
     assert crowded.fmr_low > apart.fmr_high
     assert apart.fnmr is not None
     assert apart.fnmr_low is not None
@@ -68,7 +68,7 @@ def test_intervals_of_misses_hold_what_they_promise() -> None:
     inside = 0
     for seed in range(40):
         rows, people = cloud(60, 2, 0.8, 100 + seed)
-        point = by_group(rows, people, ["all"] * len(rows), 0.5)[0]
+        point = by_group(rows, people, ["all"] * len(rows), {"t": 0.5})["t"][0]
         assert point.fnmr_low is not None
         assert point.fnmr_high is not None
         inside += point.fnmr_low <= true <= point.fnmr_high
@@ -77,7 +77,7 @@ def test_intervals_of_misses_hold_what_they_promise() -> None:
 
 def test_without_genuine_pairs_or_errors() -> None:
     rows, people = cloud(20, 1, 0.5)
-    point = by_group(rows, people, ["all"] * 20, 0.99)[0]
+    point = by_group(rows, people, ["all"] * 20, {"t": 0.99})["t"][0]
     assert (point.fmr, point.fnmr, point.fnmr_low, point.fnmr_high) == (0, None, None, None)
     assert inequity([point, point]) == (None, None)
 
@@ -145,7 +145,7 @@ def test_a_card_tells_its_worst_group() -> None:
     rows, people = cloud(40, 2, 0.5)
     rows[40:] += 0.5 * rows[0]
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    points = by_group(rows, people, ["apart"] * 40 + ["crowded"] * 40, 0.5)
+    points = by_group(rows, people, ["apart"] * 40 + ["crowded"] * 40, {"t": 0.5})["t"]
     metrics = {"groups": {"fmr_1e-2": [asdict(point) for point in points]}}
     assert worst_group(metrics, "fmr_1e-2", "here") == points[1]
     assert worst_group(metrics, "fmr_1e-3", "here") is None

@@ -113,7 +113,7 @@ def _measured(
     points = calibration.calibrate(rows, owners, seed=seed)
     if named is None:
         return Found(points, {}, dataset.name)
-    parts = {p.name: by_group(rows, owners, named, p.threshold, seed) for p in points}
+    parts = by_group(rows, owners, named, {p.name: p.threshold for p in points}, seed)
     return Found(points, parts, dataset.name, named.count(None))
 
 

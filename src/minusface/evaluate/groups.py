@@ -118,16 +118,16 @@ def by_group(
     rows_kd: npt.ArrayLike,
     people_k: npt.ArrayLike,
     groups: Sequence[str | None],
-    threshold: float,
+    thresholds: Mapping[str, float],
     seed: int = 0,
-) -> list[GroupPoint]:
-    """Errors of a threshold within each group, groups in alphabetical order.
+) -> dict[str, list[GroupPoint]]:
+    """Errors of thresholds within each group, by threshold; groups in alphabetical order.
 
     Args:
         rows_kd: (K, D) embeddings of unit length, made as they are in use.
         people_k: (K,) who each shows.
         groups: K groups; images without one are left out.
-        threshold: least cosine that counts as the same person.
+        thresholds: by name, the least cosine that counts as the same person.
         seed: of the resampling.
 
     Raises:
@@ -135,13 +135,15 @@ def by_group(
     """
     rows, owners = np.asarray(rows_kd, np.float64), np.asarray(people_k)
     labels = np.array(["" if group is None else group for group in groups])
-    points = []
+    points: dict[str, list[GroupPoint]] = {name: [] for name in thresholds}
     for group in sorted(set(labels.tolist()) - {""}):
         inside = labels == group
         people, who = np.unique(owners[inside], return_inverse=True)
         if len(people) < 2:
             raise MinusfaceError(f"group {group}: one person in it, expected two or more")
-        points.append(_of(group, rows[inside], who, threshold, seed))
+        pairs = _Pairs(rows[inside], who, seed)
+        for name, threshold in thresholds.items():
+            points[name].append(pairs.at(group, threshold))
     return points
 
 
@@ -183,29 +185,36 @@ def _worst_over_mean(rates: Sequence[float]) -> float | None:
     return float(max(rates) / np.exp(np.mean(np.log(rates))))
 
 
-def _of(group: str, rows: Floats, who: Ints, threshold: float, seed: int) -> GroupPoint:
-    first, second = np.triu_indices(len(rows), 1)
-    over = (rows @ rows.T)[first, second] >= threshold
-    same = who[first] == who[second]
-    people = int(who.max()) + 1
-    drawn = resampled(people, seed)
-    ends = [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2]
-    impostors = ~same
-    rates = pair_rates(drawn, who[first[impostors]], who[second[impostors]], over[impostors])
-    low, high = np.quantile(rates, ends).tolist()
-    fnmr, fnmr_low, fnmr_high = _missed(drawn, who[first[same]], ~over[same], ends)
-    return GroupPoint(
-        group=group,
-        images=len(rows),
-        people=people,
-        impostors=int(impostors.sum()),
-        fmr=float(over[impostors].mean()),
-        fmr_low=low,
-        fmr_high=high,
-        fnmr=fnmr,
-        fnmr_low=fnmr_low,
-        fnmr_high=fnmr_high,
-    )
+class _Pairs:
+    """All pairs of a group's images, scored once for all thresholds."""
+
+    def __init__(self, rows: Floats, who: Ints, seed: int) -> None:
+        first, second = np.triu_indices(len(rows), 1)
+        self.images, self.people = len(rows), int(who.max()) + 1
+        self.first, self.second = who[first], who[second]
+        self.scores: Floats = (rows @ rows.T)[first, second]
+        self.same = self.first == self.second
+        self.drawn = resampled(self.people, seed)
+
+    def at(self, group: str, threshold: float) -> GroupPoint:
+        """The group's errors at a threshold."""
+        over, same, other = self.scores >= threshold, self.same, ~self.same
+        ends = [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2]
+        rates = pair_rates(self.drawn, self.first[other], self.second[other], over[other])
+        low, high = np.quantile(rates, ends).tolist()
+        fnmr, fnmr_low, fnmr_high = _missed(self.drawn, self.first[same], ~over[same], ends)
+        return GroupPoint(
+            group=group,
+            images=self.images,
+            people=self.people,
+            impostors=int(other.sum()),
+            fmr=float(over[other].mean()),
+            fmr_low=low,
+            fmr_high=high,
+            fnmr=fnmr,
+            fnmr_low=fnmr_low,
+            fnmr_high=fnmr_high,
+        )
 
 
 def _missed(
