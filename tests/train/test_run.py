@@ -37,7 +37,7 @@ from minusface.errors import MinusfaceError
 from minusface.protect import Protector
 from minusface.recognize import Recognizer
 from minusface.train.augment import augment, to_crops
-from minusface.train.build import slow_precision
+from minusface.train.build import other_precision, slow_precision
 from minusface.train.loop import Outcome, Progress
 from minusface.train.run import batches, pick_device, train
 from minusface.train.settings import check_settings
@@ -539,3 +539,12 @@ def test_an_imitated_bfloat16_is_told_of(people: Path, monkeypatch: pytest.Monke
         )
         assert bool(slow_precision(asked)) is not native
         assert slow_precision(replace(asked, precision="auto")) == []
+
+
+def test_going_on_in_another_precision_is_told_of(people: Path, tmp_path: Path) -> None:
+    config = settings(people, tmp_path / "run", task="plain", epochs=0.2)
+    assert other_precision(config) == []
+    train(config)
+    assert other_precision(config) == []
+    told = other_precision(replace(config, precision="bfloat16"))
+    assert "trained in float32 so far and goes on in bfloat16" in told[0]

@@ -92,7 +92,7 @@ def _run(config: TrainConfig, resume: bool, profile: bool) -> Outcome:
     """The training, told about while it goes on; by the first process only."""
     from minusface import collectives
     from minusface.commands.training import TrainingReport, introduction
-    from minusface.train.build import slow_precision
+    from minusface.train.build import other_precision, slow_precision
     from minusface.train.loggers import wanted_loggers
     from minusface.train.parallel import restarted
     from minusface.train.run import check_out, drawn_again
@@ -103,7 +103,7 @@ def _run(config: TrainConfig, resume: bool, profile: bool) -> Outcome:
         return run(config, resume=resume, profile=profile)
     with contextlib.ExitStack() as stack:
         report = stack.enter_context(TrainingReport())
-        again = [] if resume else drawn_again(config)
+        again = other_precision(config) if resume else drawn_again(config)
         for line in [*useless(config), *slow_precision(config), *again]:
             report.line(f"minusface: warning: {line}")
         evaluate = _evaluation(config, report)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
-from minusface.checkpoint import load_into, load_part
+from minusface.checkpoint import load_card, load_into, load_part
 from minusface.config import TrainConfig
-from minusface.devices import multiplies_bfloat16
+from minusface.devices import multiplies_bfloat16, pick_precision
 from minusface.errors import MinusfaceError, of_key
 from minusface.protect import Protector
 from minusface.protect.generator import UNet
@@ -103,4 +104,19 @@ def slow_precision(config: TrainConfig) -> list[str]:
     return [
         f"precision bfloat16: this {device.type} only imitates it, many times slower than float32; "
         "--precision auto takes what it is good at"
+    ]
+
+
+def other_precision(config: TrainConfig) -> list[str]:
+    """A line where a run goes on in another precision than so far: ``auto`` differs between machines."""
+    try:
+        before = load_card(Path(config.out) / "last").config.get("precision")
+    except MinusfaceError:
+        return []  # told of when it is loaded
+    now = pick_precision(config.precision, pick_device(config.device))
+    if before in (None, now):
+        return []
+    return [
+        f"{config.out}: was trained in {before} so far and goes on in {now}: losses will differ from an "
+        f"unbroken run's; --precision {before} keeps to it"
     ]
