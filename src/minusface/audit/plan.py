@@ -92,9 +92,16 @@ def plan(bench: Bench, main: Target, peers: Sequence[Protection]) -> list[Job]:
         Job("recovery", f"{t.name} unmixed", t, partial(recovery.run_recovery, bench, t, "unmixed"))
         for t in mixed
     ]
-    if mixes(own):
-        wide = partial(recovery.run_recovery, bench, main, "unmixed wide")
-        jobs.append(Job("recovery", f"{main.name} unmixed wide", main, wide))
+    jobs += [
+        Job(
+            "recovery",
+            f"{t.name} unmixed wide",
+            t,
+            partial(recovery.run_recovery, bench, t, "unmixed wide"),
+        )
+        for t in mixed
+        if t is main or (isinstance(t.protection, MinusFace) and t.protection.tries > 1)
+    ]
     jobs.append(Job("linkage", "controls", plain, partial(linkage.run_plain, bench)))
     if isinstance(own, MinusFace):
         jobs += _inside(bench, main, own)

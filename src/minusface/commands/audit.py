@@ -45,7 +45,7 @@ def audit(
         photos: how many the attacker has, in the place of the budget's number.
         peers: protections beside the one under audit: all, none, or names with commas (see --list-peers).
         variants: the protector under audit changed in one place: all, none, or of mask, no-subtraction,
-            8-bit, rescaled, soft-clamp, signs, orthogonal, duplicate-2 and duplicate-4, with commas.
+            8-bit, rescaled, soft-clamp, signs, orthogonal, duplicate-2, duplicate-4 and tries-8, with commas.
         beside: other trained protectors, as NAME=CHECKPOINT with commas: another codec, another width.
         people: a file of the people whose photos the attacker has; folders only.
         pairs: test pairs of other people in --data; without, a quarter of the people is held out.

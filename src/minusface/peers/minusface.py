@@ -19,6 +19,8 @@ from minusface.protect.codec import BlockCodec
 Choice = Literal["random", "fixed", "secret"]
 # Keeps the pseudo-inverse finite where all weights of a pixel vanish; it is far below any that do not.
 RIDGE = 1e-4
+# Images of a crop whose tries are made at once.
+AT_ONCE = 8
 
 
 class MinusFace:
@@ -30,6 +32,8 @@ class MinusFace:
             paper warns of; ``secret`` derives it from the secret and the crop, as a client may.
         seed: of the fixed permutation.
         secret: where ``secret`` is chosen.
+        tries: of how many permutations the one is taken that shows least (:mod:`minusface.protect.choice`);
+            of those drawn at random alone.
     """
 
     def __init__(
@@ -39,9 +43,10 @@ class MinusFace:
         seed: int = 0,
         secret: bytes = b"",
         name: str | None = None,
+        tries: int = 1,
     ) -> None:
         self.protector = protector.eval().requires_grad_(False)
-        self.choice, self.seed, self.secret = choice, seed, secret
+        self.choice, self.seed, self.secret, self.tries = choice, seed, secret, tries
         self.images = protector.n_duplicate
         self.name = name or ("minusface" if choice == "random" else f"minusface-{choice}")
         self._said = ""
@@ -71,8 +76,32 @@ class MinusFace:
         if self.choice == "fixed":
             one = draw_permutation(self.images, channels, torch.Generator().manual_seed(self.seed))
             return one.expand(len(crops), -1, -1)
+        if self.tries > 1:
+            return self._chosen(crops, random, 1)[:, 0]
         drawn = draw_permutation(len(crops) * self.images, channels, random)
         return drawn.view(len(crops), self.images, channels)
+
+    def permutations(self, crops: Tensor, random: torch.Generator, count: int) -> Tensor:
+        """``count`` independent ones for each crop: (V, B, n, F) int64."""
+        if self.tries == 1 or self.choice != "random":
+            return torch.stack([self.permutation(crops, random) for _ in range(count)])
+        # The generator runs once for as many as memory may hold the tries of.
+        parts = [min(AT_ONCE, count - done) for done in range(0, count, AT_ONCE)]
+        chosen = [self._chosen(crops, random, part) for part in parts]
+        return torch.cat(chosen, 1).transpose(0, 1)
+
+    def _chosen(self, crops: Tensor, random: torch.Generator, count: int) -> Tensor:
+        """(B, V, n, F): for each of V images and n copies the permutation that shows least."""
+        channels, batch = self.protector.codec.channels, len(crops)
+        # One view's after the other, so that the first is the same however many follow.
+        drawn = [
+            draw_permutation(batch * self.images * self.tries, channels, random).view(
+                batch, self.images, self.tries, channels
+            )
+            for _ in range(count)
+        ]
+        orders = torch.cat(drawn, 1).to(crops.device)
+        return self.protector.choose(crops, orders)[1].view(batch, count, -1, channels)
 
     @torch.no_grad()
     def protect(self, crops: Tensor, random: torch.Generator) -> Tensor:
@@ -92,9 +121,9 @@ class MinusFace:
     def views(self, crops: Tensor, random: torch.Generator, count: int) -> Views:
         """See :class:`minusface.peers.base.Repeating`: the generator runs once."""
         residue = self.protector.residue(crops)
-        orders = [self.permutation(crops, random).to(crops.device) for _ in range(count)]
+        orders = self.permutations(crops, random, count).to(crops.device)
         drawn = [self.protector.obfuscate(residue, order) for order in orders]
-        return Views(torch.stack(drawn), torch.stack(orders))
+        return Views(torch.stack(drawn), orders)
 
     @torch.no_grad()
     def mean_of(self, crops: Tensor, random: torch.Generator, count: int) -> Tensor:
@@ -108,8 +137,7 @@ class MinusFace:
         if count < 8 or not isinstance(codec, BlockCodec):
             return self.views(crops, random, count).protected.mean(0)
         residue_bfn = self.protector.residue(crops).flatten(2)
-        orders = torch.stack([self.permutation(crops, random) for _ in range(count)])
-        rows_vbnf = orders.to(crops.device)
+        rows_vbnf = self.permutations(crops, random, count).to(crops.device)
         eye_ff = torch.eye(codec.channels, device=crops.device)
         parts = []
         for copy in range(self.images):
@@ -160,7 +188,8 @@ class MinusFace:
                 sha.update(tensor.detach().cpu().float().numpy().tobytes())
             self._said = sha.hexdigest()
         secret = hashlib.sha256(self.secret).hexdigest() if self.secret else ""
-        return f"{self._said} {self.images} {self.choice} {self.seed} {secret}"
+        tried = "" if self.tries == 1 else f" {self.tries}"
+        return f"{self._said} {self.images} {self.choice} {self.seed} {secret}{tried}"
 
 
 def _shifted_ycc(images: Tensor, codec: BlockCodec) -> Tensor:

@@ -86,7 +86,8 @@ OBFUSCATIONS: dict[str, Obfuscation] = {
     "rescaled": rescaled,
 }
 DUPLICATES = {"duplicate-2": 2, "duplicate-4": 4}
-VARIANTS = (*OBFUSCATIONS, *DUPLICATES)
+TRIES = {"tries-8": 8}
+VARIANTS = (*OBFUSCATIONS, *DUPLICATES, *TRIES)
 
 
 class Variant:
@@ -150,6 +151,8 @@ def variants_of(own: MinusFace, kinds: Sequence[str]) -> list[Protection]:
 def _variant(own: MinusFace, kind: str) -> Protection:
     if kind in OBFUSCATIONS:
         return Variant(own, kind)
+    if kind in TRIES:
+        return MinusFace(own.protector, name=f"{own.name}-{kind}", tries=TRIES[kind])
     if kind not in DUPLICATES:
         raise choice_error("variant", kind, [*VARIANTS, "all", "none"])
     one = own.protector

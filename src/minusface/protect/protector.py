@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from minusface import checkpoint
 from minusface.config import CodecConfig, GeneratorConfig
 from minusface.errors import MinusfaceError
+from minusface.protect.choice import check_tries, least_shown
 from minusface.protect.codec import BlockCodec, Codec, build_codec
 from minusface.protect.generator import Regeneration, build_generator
 from minusface.protect.reading import Features, UnwrittenFeatures, can_stay_unwritten, read
@@ -86,6 +87,26 @@ class Protector(nn.Module):
         residue = self.residue(crops)
         return torch.cat([self._obfuscate(residue, order) for order in orders.unbind(1)], dim=1)
 
+    def choose(self, crops: Tensor, orders: Tensor) -> tuple[Tensor, Tensor]:
+        """Of K permutations for each copy the one under which the image shows least of the crop's outlines.
+
+        The generator runs once. See :mod:`minusface.protect.choice`.
+
+        Args:
+            crops: (B, 3, N, N) in [-1, 1], RGB.
+            orders: (B, n, K, F) integers.
+
+        Returns:
+            X_p (B, 3n, N, N) in [0, 1], and the permutations chosen, (B, n, F).
+        """
+        batch, copies, tries, channels = orders.shape
+        images = self.under(crops, orders.flatten(1, 2))
+        images_ak = images.reshape(batch * copies, tries, 3, *images.shape[2:])
+        best_a = least_shown(crops.repeat_interleave(copies, 0), images_ak)
+        row_a = torch.arange(len(best_a), device=best_a.device)
+        chosen = orders.flatten(0, 1)[row_a, best_a].view(batch, copies, channels)
+        return images_ak[row_a, best_a].reshape(batch, 3 * copies, *images.shape[2:]), chosen
+
     def read(self, crops: Tensor) -> Features:
         """What is linear in the features of crops, ready to be asked; not for the toy case."""
         assert isinstance(self.codec, BlockCodec)
@@ -130,23 +151,30 @@ class Protector(nn.Module):
 
     @torch.inference_mode()
     def protect(
-        self, crops: FaceCrop | Tensor, permutation: Tensor | None = None, batch_size: int = 32
+        self,
+        crops: FaceCrop | Tensor,
+        permutation: Tensor | None = None,
+        batch_size: int = 32,
+        tries: int = 1,
     ) -> ProtectedImage:
         """Protect crops; this is what a client calls.
 
         Args:
             crops: faces aligned to the template, or their pixels (B, 3, N, N) in [-1, 1], RGB.
-            permutation: (B, n, F) or (B, F); by default drawn from the operating system's entropy.
+            permutation: (B, n, F) or (B, F); by default drawn from the operating system's entropy. With
+                tries, (B, n * tries, F).
             batch_size: how many crops at once.
+            tries: so many permutations for each copy; the image is kept that shows least of the photo's
+                outlines (:mod:`minusface.protect.choice`). The paper's method is 1.
 
         Returns:
             X_p, (B, 3n, N, N) in [0, 1], on the CPU.
 
         Raises:
-            MinusfaceError: NaN, values outside [-1, 1], another size, a wrong permutation.
+            MinusfaceError: NaN, values outside [-1, 1], another size, a wrong permutation or number of tries.
         """
         faces = crops if isinstance(crops, FaceCrop) else FaceCrop(crops)
-        shape = (len(faces), self.n_duplicate, self.codec.channels)
+        shape = (len(faces), self.n_duplicate * check_tries(tries), self.codec.channels)
         if permutation is None:
             flat = draw_permutation_from_entropy(shape[0] * shape[1], shape[2])
             permutation = flat.view(shape)
@@ -158,15 +186,22 @@ class Protector(nn.Module):
             crops_parts = torch.split(faces.pixels, batch_size)
             orders = torch.split(permutation, batch_size)
             parts = [
-                self(part.to(device), order.to(device)).cpu()
+                self._tried(part.to(device), order.to(device), tries).cpu()
                 for part, order in zip(crops_parts, orders, strict=True)
             ]
         finally:
             self.train(was_training)
         size = self.codec_config.size
         return ProtectedImage(
-            torch.cat(parts) if parts else torch.zeros(0, shape[1] * 3, size, size)
+            torch.cat(parts) if parts else torch.zeros(0, self.n_duplicate * 3, size, size)
         )
+
+    def _tried(self, crops: Tensor, orders: Tensor, tries: int) -> Tensor:
+        if tries == 1:
+            images: Tensor = self(crops, orders)
+            return images
+        shape = (len(crops), self.n_duplicate, tries, self.codec.channels)
+        return self.choose(crops, orders.view(shape))[0]
 
     def spec(self) -> dict[str, Any]:
         """What a checkpoint's card must say to rebuild this protector."""
