@@ -27,7 +27,9 @@ from minusface.checkpoint import find
 from minusface.cli import VERBS, main
 from minusface.commands.training import TrainingReport, duration
 from minusface.faces import TEMPLATE_112
+from minusface.protect import Protector, permutation_of_key
 from minusface.train.loop import Progress
+from minusface.types import FaceCrop
 
 SIZE, PEOPLE, IMAGES = 16, 6, 4
 TINY = [
@@ -461,6 +463,25 @@ def test_protect_with_a_secret_gives_a_photo_one_image(
     assert "expected one" in run("protect", face, *rest, secrets[0], "--seed", 3).line
     (tmp_path / "short").write_bytes(b"abc")
     assert "short: secret of 3 bytes" in run("protect", face, *rest, tmp_path / "short").line
+
+
+def test_protect_keeps_of_its_tries_what_shows_least(
+    place: Place, run: Run, tmp_path: Path
+) -> None:
+    face = place.faces / "p0" / "0.png"
+    out = ("--out", tmp_path / "o", "--checkpoint", place.stage1)
+    made = {}
+    for tries in (1, 5):
+        said = run("protect", face, *out, "--seed", 3, "--tries", tries, "--json")
+        made[tries] = cv2.imread(json.loads(said.out)["written"][0]["output"])[:, :, ::-1]
+    protector = Protector.load(place.stage1)
+    crops = FaceCrop.from_uint8(np.ascontiguousarray(cv2.imread(str(face))[:, :, ::-1]))
+    channels = protector.codec.channels
+    orders = [permutation_of_key([f"0#{number}"], channels, 3) for number in range(5)]
+    for tries, image in made.items():
+        want = protector.protect(crops, torch.stack(orders[:tries], 1), tries=tries)
+        assert np.abs(image - want.pixels[0].permute(1, 2, 0).numpy() * 255).max() <= 0.51
+    assert run("protect", face, *out, "--tries", 0).line == "minusface: tries 0: expected 1 to 64"
 
 
 def test_protect_never_replaces_its_input(place: Place, run: Run, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The client's half: a photo's face is found, aligned and protected here; only the result is sent.
 
 Without torch: onnxruntime runs the exported model (extra ``client``). Each image is shuffled anew from the
-operating system's entropy; the permutation is forgotten.
+operating system's entropy, in several ways, of which the one is sent that shows least; the permutation is
+forgotten.
 """
 
 from __future__ import annotations
@@ -85,9 +86,11 @@ class Shield:
         variant: of its client.
         detector: by default the shipped one (extra ``faces``, part of ``client``).
         threads: for one image; 0 leaves it to onnxruntime.
+        tries: permutations of which the one is sent that shows least (:mod:`minusface.protect.choice`); by
+            default eight, or one with an export that cannot choose. The paper's method is one.
 
     Raises:
-        MinusfaceError: no export, a damaged one, or onnxruntime is missing.
+        MinusfaceError: no export, a damaged one, more tries than it can do, or onnxruntime is missing.
     """
 
     def __init__(
@@ -96,10 +99,14 @@ class Shield:
         variant: str = "float32",
         detector: Detector | None = None,
         threads: int = 0,
+        tries: int | None = None,
     ) -> None:
         self._model = ClientModel(model, variant, threads)
         self._detector = detector
         self.card = self._model.card
+        self.tries = self.card.usual_tries if tries is None else tries
+        if not 1 <= self.tries <= self.card.most_tries:
+            raise MinusfaceError(f"{model}: tries {tries}: expected 1 to {self.card.most_tries}")
 
     def protect(self, photo: Path | str | UInt8) -> Sendable:
         """A photo's face, protected.
@@ -118,7 +125,7 @@ class Shield:
             if named and str(photo) not in str(error):
                 raise type(error)(f"{photo}: {error}") from error
             raise
-        order = draw_order(1, self.card.n_duplicate, self.card.channels)
+        order = draw_order(1, self.card.n_duplicate * self.tries, self.card.channels)
         picture = to_bytes(self._model.protect(crop[None], order))[0]
         done, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         assert done, "PNG encoding of a valid uint8 image cannot fail"

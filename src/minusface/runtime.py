@@ -19,6 +19,8 @@ from minusface.errors import MinusfaceError, choice_error
 CARD = "card.json"
 KIND = "minusface-export"
 FORMAT = 1
+# Permutations that a client tries for an image, where its model can choose (minusface.protect.choice).
+CLIENT_TRIES = 8
 
 Half = Literal["client", "recognizer"]
 Floats = npt.NDArray[np.float32]
@@ -45,12 +47,19 @@ class ExportCard:
     """Greatest difference from PyTorch, by half, variant and batch."""
     accuracy: dict[str, Any] = field(default_factory=dict)
     """By variant, on the pairs that were given."""
+    most_tries: int = 1
+    """How many permutations for an image the client may be given; it keeps the image that shows least."""
     thresholds: dict[str, float] = field(default_factory=dict)
     """Cosines by the name of their false match rate, ``fmr_1e-3``."""
     source: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     kind: str = KIND
     format: int = FORMAT
+
+    @property
+    def usual_tries(self) -> int:
+        """How many permutations a client tries that was not told."""
+        return min(CLIENT_TRIES, self.most_tries)
 
     @property
     def fingerprint(self) -> str:
@@ -81,7 +90,8 @@ def load_export_card(folder: Path | str) -> ExportCard:
         raise MinusfaceError(f"{file}: format {raw.get('format')}, this version reads {FORMAT}")
     try:
         card = ExportCard(**raw)
-        numbers = (card.size, card.channels, card.n_duplicate, card.embedding_size, card.opset)
+        numbers = [card.size, card.channels, card.n_duplicate, card.embedding_size, card.opset]
+        numbers.append(card.most_tries)
         if not all(type(n) is int and n > 0 for n in numbers):
             raise TypeError("a size is no positive number")
         for half in ("client", "recognizer"):
@@ -155,7 +165,12 @@ class ClientModel:
         self._session = open_session(data, threads, f"{folder} (client, {variant})")
 
     def protect(self, crops: Bytes, permutation: Order) -> Floats:
-        """Crops (B, N, N, 3) RGB and permutations (B, n, F) -> X_p (B, 3n, N, N) in [0, 1].
+        """Crops (B, N, N, 3) RGB and permutations (B, n*T, F) -> X_p (B, 3n, N, N) in [0, 1].
+
+        Args:
+            crops: uint8.
+            permutation: T tries for each of the n images; the one is given that shows least of the photo's
+                outlines. See :func:`draw_order`.
 
         Raises:
             MinusfaceError: another shape, or a row that is no permutation.
@@ -166,7 +181,8 @@ class ClientModel:
             raise MinusfaceError(
                 f"crops: {crops.dtype} {crops.shape}, expected uint8 (B, {card.size}, {card.size}, 3)"
             )
-        shape = (batch, card.n_duplicate, card.channels)
+        tries = permutation.shape[1] // card.n_duplicate if permutation.ndim == 3 else 0
+        shape = (batch, card.n_duplicate * min(max(tries, 1), card.most_tries), card.channels)
         if permutation.shape != shape:
             raise MinusfaceError(f"permutation: shape {permutation.shape}, expected {shape}")
         if not (np.sort(permutation, axis=-1) == np.arange(card.channels)).all():

@@ -73,6 +73,27 @@ def test_several_images_of_one_are_summed_and_never_drawn_twice() -> None:
         torch.testing.assert_close(several.embed(batch, KEYS, draw, True), sum(alone))
 
 
+def test_of_several_tries_what_shows_least_is_embedded_mirrored_alike() -> None:
+    recognizer, protector = models()
+    recognizer.eval()
+    batch, copies = images(), protector.n_duplicate
+    tried = ProtectedEmbedder(recognizer, protector, seed=5, tries=4)
+    names = [[f"{k}#{i}" for k in KEYS] for i in range(4 * copies)]
+    orders = torch.stack([permutation_of_key(row, 48, 5, 2) for row in names], 1)
+    crops = batch.float() / 127.5 - 1
+    expected = torch.zeros(3, 8)
+    with torch.no_grad():
+        _, chosen = protector.choose(crops, orders.view(3, copies, 4, 48))
+        for view in (crops, crops.flip(-1)):
+            expected += torch.nn.functional.normalize(recognizer(protector(view, chosen)), dim=1)
+    for _ in range(2):
+        found = tried.embed(batch, KEYS, 2, True)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(tried.embed(batch, KEYS, 3, True), expected, atol=1e-3)
+    with pytest.raises(MinusfaceError, match="tries 0: expected 1 to 64"):
+        embedder_of(recognizer, protector, tries=0)
+
+
 def test_no_image_of_one_is_refused() -> None:
     with pytest.raises(MinusfaceError, match="--copies 0: expected 1 or more"):
         embedder_of(*models(), copies=0)

@@ -56,6 +56,29 @@ def test_the_graph_is_the_protector(codec: str, size: int, copies: int, tmp_path
     torch.testing.assert_close(made, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_of_several_tries_the_model_keeps_what_pytorch_keeps(
+    batch: int, copies: int, tmp_path: Path
+) -> None:
+    path = tiny_checkpoint(tmp_path / "checkpoint", copies)
+    export(path, tmp_path / "out")
+    client = ClientModel(tmp_path / "out", threads=1)
+    protector = Protector.load(path)
+    crop = crops(batch)
+    pixels = torch.from_numpy(crop).permute(0, 3, 1, 2).float() / 127.5 - 1
+    for tries in (1, 5):
+        order = draw_permutation(
+            batch * copies * tries, 192, torch.Generator().manual_seed(2)
+        ).view(batch, -1, 192)
+        expected = protector.protect(pixels, order, tries=tries).pixels.numpy()
+        made = client.protect(crop, order.numpy())
+        assert made.shape == expected.shape
+        assert np.abs(made - expected).max() <= 1e-4
+    with pytest.raises(MinusfaceError, match=rf"expected \({batch}, {64 * copies}, 192\)"):
+        client.protect(crop, order[:, :1].expand(-1, 70 * copies, -1).numpy())
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 def test_parity_with_pytorch(made: tuple[Path, Path, ExportCard], batch: int) -> None:
     path, out, _ = made
@@ -154,7 +177,8 @@ def test_the_features_are_never_there(made: tuple[Path, Path, ExportCard]) -> No
     assert max(sized) == 5 * 3 * 8 * SIZE * SIZE
     weights = {t.name: list(t.dims) for t in model.graph.initializer}
     convolutions = [n for n in model.graph.node if n.op_type == "Conv"]
-    assert len(convolutions) == 17
+    # The generator's, and four each that find the edges of the crop and of the images.
+    assert len(convolutions) == 17 + 8
     assert not any(192 in weights[n.input[1]] for n in convolutions)
 
 

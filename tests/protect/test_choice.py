@@ -10,7 +10,7 @@ from torch import Tensor
 from minusface.config import CodecConfig, GeneratorConfig
 from minusface.errors import MinusfaceError
 from minusface.protect import Protector, draw_permutation
-from minusface.protect.choice import edges, least_shown, shown
+from minusface.protect.choice import edges, shown
 from tests.reference import choice as slow
 
 SIZE = 32
@@ -85,12 +85,6 @@ def test_protect_with_tries() -> None:
     a, b = protector.protect(crops, tries=4), protector.protect(crops, tries=4)
     assert not torch.equal(a.pixels, b.pixels)
     assert protector.protect(crops[:0], tries=4).pixels.shape == (0, 3, SIZE, SIZE)
-
-
-def test_ties_go_to_the_first() -> None:
-    crops = faces(1)
-    images = torch.rand(1, 1, 3, SIZE, SIZE).expand(-1, 3, -1, -1, -1)
-    assert least_shown(crops, images).tolist() == [0]
 
 
 def test_refusals() -> None:

@@ -228,6 +228,34 @@ def test_most_real_crops_are_good_enough(shared: Path) -> None:
     assert bad <= 4
 
 
+def test_several_permutations_are_tried(exported: Path, tmp_path: Path) -> None:
+    import shutil
+
+    asked: list[int] = []
+
+    def protect_under(shield: Shield) -> None:
+        own = shield._model.protect
+        shield._model.protect = lambda crops, order: (
+            asked.append(order.shape[1]),
+            own(crops, order),
+        )[1]  # type: ignore[method-assign]
+        shield.protect(photo())
+
+    protect_under(Shield(exported, detector=Seen(face()), threads=1))
+    protect_under(Shield(exported, detector=Seen(face()), threads=1, tries=3))
+    # An export of before cannot choose.
+    shutil.copytree(exported, tmp_path / "old")
+    card = json.loads((tmp_path / "old" / "card.json").read_text())
+    del card["most_tries"]
+    (tmp_path / "old" / "card.json").write_text(json.dumps(card))
+    protect_under(Shield(tmp_path / "old", detector=Seen(face()), threads=1))
+    assert asked == [8, 3, 1]
+    with pytest.raises(MinusfaceError, match="tries 2: expected 1 to 1"):
+        Shield(tmp_path / "old", tries=2)
+    with pytest.raises(MinusfaceError, match="tries 65: expected 1 to 64"):
+        Shield(exported, tries=65)
+
+
 def test_no_torch_is_loaded(exported: Path, tmp_path: Path) -> None:
     """Asked of a fresh interpreter in which torch cannot be imported at all."""
     drawn = np.asarray(SyntheticFaces(1, 1, 0, size=SIZE)[0].image)

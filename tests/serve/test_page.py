@@ -61,7 +61,8 @@ def test_only_what_the_page_needs_is_served(start: Callable[..., Any], exported:
     client = start().client
     assert client.get("/web/models/client.onnx").content == (exported / "client.onnx").read_bytes()
     about = client.get("/web/models/about.json").json()
-    assert set(about) == {"size", "channels", "copies", "model"}
+    assert set(about) == {"size", "channels", "copies", "tries", "model"}
+    assert about["tries"] == 8
     for name in ("models/recognizer.onnx", "models/card.json", "..%2fsite.py", "index.html", "x"):
         answer = client.get(f"/web/{name}")
         assert (answer.status_code, answer.json()["message"]) == (404, "There is no such file.")

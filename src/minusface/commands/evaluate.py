@@ -31,6 +31,7 @@ def evaluate(
     flip: bool = True,
     png8: bool = False,
     copies: int = 1,
+    tries: int = 1,
     batch_size: int = 32,
     name: list[str] | None = None,
     json: str | None = None,
@@ -63,6 +64,7 @@ def evaluate(
         png8: round protected images to 8 bits first, as a PNG does.
         copies: protected images of each image, permuted anew, whose embeddings are summed: what clients
             gain that send several.
+        tries: of so many permutations of each image the one that shows least, as clients choose it.
         batch_size: images at once.
         name: what a model is called in the table; once for each, in their order.
         json: write the results to this file; - prints them in the place of the table.
@@ -91,6 +93,7 @@ def evaluate(
             seed=seed,
             eight_bits=png8,
             copies=copies,
+            tries=tries,
         )
         for path, called in zip(given, names, strict=True)
     ]

@@ -17,13 +17,15 @@ def protect(
     seed: int | None = None,
     secret_file: str | None = None,
     all_faces: bool = False,
+    tries: int = 8,
     json: bool = False,
 ) -> int:
     """Turn photos or crops into protected images, one lossless PNG each.
 
     Images of exactly the model's size (112x112) are taken as aligned crops, others are searched for the
-    largest, most central face. Each is shuffled anew from the operating system's entropy, or with
-    --secret-file in an order that the secret and the crop decide; the permutation is not kept. Inputs that
+    largest, most central face. Each is shuffled anew from the operating system's entropy, in several ways,
+    of which the one is kept that shows least of the face's outlines; or with --secret-file in orders that the
+    secret and the crop decide. The permutation is not kept. Inputs that
     fail are listed on stderr; the others are written, and the exit code is 2.
 
     Args:
@@ -35,6 +37,7 @@ def protect(
             sent often then always gives the same image, so that nothing can be averaged; but anybody sees
             which images are of one photo. Keep the file on the client.
         all_faces: protect every face of a photo, as NAME_face1 and so on.
+        tries: so many permutations are tried; 1 is the method of the paper.
         json: print what was written, and what failed, as JSON.
     """
     import json as jsons
@@ -44,6 +47,7 @@ def protect(
     from minusface.memory import keep_freed_memory
     from minusface.progress import bar
     from minusface.protect import Protector
+    from minusface.protect.choice import check_tries
     from minusface.protect.secret import read_secret
     from minusface.weights import resolve
 
@@ -58,7 +62,7 @@ def protect(
             "minusface: warning: --seed makes permutations repeatable: for experiments only",
             file=sys.stderr,
         )
-    run = _Run(protector, Path(out), seed, secret, all_faces, files)
+    run = _Run(protector, Path(out), seed, secret, all_faces, check_tries(tries), files)
     with bar("protecting", len(files)) as advance:
         for file in files:
             failed += run.protect(file)
@@ -103,10 +107,11 @@ class _Run:
         seed: int | None,
         secret: bytes | None,
         all_faces: bool,
+        tries: int,
         files: list[Path],
     ) -> None:
         self.protector, self.out, self.seed, self.all_faces = protector, out, seed, all_faces
-        self.secret = secret
+        self.secret, self.tries = secret, tries
         self.written: list[dict[str, str]] = []
         # An output never replaces an input: `minusface protect me.png --out .` keeps the photo.
         self.taken = {str(file.resolve()).casefold() for file in files}
@@ -140,17 +145,16 @@ class _Run:
         from minusface.types import FaceCrop
 
         order = None
-        copies, channels = self.protector.n_duplicate, self.protector.codec.channels
+        count, channels = self.protector.n_duplicate * self.tries, self.protector.codec.channels
         if self.secret is not None:
-            order = permutation_from_secret(
-                self.secret, FaceCrop.from_uint8(crop), channels, copies
-            )
+            order = permutation_from_secret(self.secret, FaceCrop.from_uint8(crop), channels, count)
         elif self.seed is not None:
             orders = [
-                permutation_of_key([f"{name}#{i}"], channels, self.seed) for i in range(copies)
+                permutation_of_key([f"{name}#{i}"], channels, self.seed) for i in range(count)
             ]
             order = torch.stack(orders, 1)
-        return self.protector.protect(FaceCrop.from_uint8(crop), order).to_png()[0]
+        made = self.protector.protect(FaceCrop.from_uint8(crop), order, tries=self.tries)
+        return made.to_png()[0]
 
     def _free(self, name: str) -> Path:
         """A path not yet used: a.jpg and sub/a.jpg become a.png and a_2.png."""

@@ -16,6 +16,7 @@ from minusface.checkpoint import load_card
 from minusface.errors import MinusfaceError
 from minusface.evaluate.embedding import PairEmbedder
 from minusface.protect import Protector, permutation_of_key
+from minusface.protect.choice import check_tries
 from minusface.recognize import Recognizer
 
 
@@ -100,6 +101,7 @@ class ProtectedEmbedder(Embedder):
         seed: of the permutations.
         eight_bits: round X_p as a PNG does.
         copies: see :class:`Embedder`; each is permuted anew.
+        tries: permutations of which the one is taken that shows least (:mod:`minusface.protect.choice`).
     """
 
     draws_matter = True
@@ -111,27 +113,49 @@ class ProtectedEmbedder(Embedder):
         seed: int = 0,
         eight_bits: bool = False,
         copies: int = 1,
+        tries: int = 1,
     ) -> None:
         super().__init__(recognizer, protector)
         if copies < 1:
             raise MinusfaceError(f"--copies {copies}: expected 1 or more")
         self.seed, self.eight_bits, self.copies = seed, eight_bits, copies
+        self.tries = check_tries(tries)
+        self._chosen: tuple[tuple[Sequence[str], int], Tensor] | None = None
 
     def base(self, crops: Tensor) -> Tensor:
-        """The residue (B, F, H, W): the generator runs once, however many draws there are."""
+        """The residue (B, F, H, W): the generator runs once, however many draws there are.
+
+        With several tries the crops besides, as what shows is told by them: (B, F + 3, H, W).
+        """
         assert self.protector is not None
-        return self.protector.residue(crops)
+        residue = self.protector.residue(crops)
+        return residue if self.tries == 1 else torch.cat([residue, crops], 1)
 
     def view(self, base: Tensor, keys: Sequence[str], draw: int) -> Tensor:
         """X_p (B, 3n, H, W) in [0, 1]."""
         assert self.protector is not None
+        channels = self.protector.codec.channels
+        order = self._order(base, keys, draw)
+        protected: Tensor = self.protector.obfuscate(base[:, :channels], order)
+        return (protected * 255).round() / 255 if self.eight_bits else protected
+
+    def _order(self, base: Tensor, keys: Sequence[str], draw: int) -> Tensor:
+        """Permutations (B, n, F), on the device of the base."""
+        assert self.protector is not None
         copies, channels = self.protector.n_duplicate, self.protector.codec.channels
         orders = [
-            permutation_of_key([f"{key}#{copy}" for key in keys], channels, self.seed, draw)
-            for copy in range(copies)
+            permutation_of_key([f"{key}#{number}" for key in keys], channels, self.seed, draw)
+            for number in range(copies * self.tries)
         ]
-        protected: Tensor = self.protector.obfuscate(base, torch.stack(orders, 1).to(base.device))
-        return (protected * 255).round() / 255 if self.eight_bits else protected
+        order = torch.stack(orders, 1).to(base.device)
+        if self.tries == 1:
+            return order
+        # The mirrored image comes second, under what was chosen for its original.
+        if self._chosen is None or self._chosen[0] != (keys, draw):
+            tried = order.view(len(keys), copies, self.tries, channels)
+            chosen = self.protector.choose(base[:, channels:], tried, base[:, :channels])[1]
+            self._chosen = ((keys, draw), chosen)
+        return self._chosen[1]
 
 
 def embedder_of(
@@ -141,6 +165,7 @@ def embedder_of(
     seed: int = 0,
     eight_bits: bool = False,
     copies: int = 1,
+    tries: int = 1,
 ) -> PlainEmbedder | ResidueEmbedder | ProtectedEmbedder:
     """The embedder that fits what a recogniser was made for.
 
@@ -155,11 +180,16 @@ def embedder_of(
         )
     if recognizer.kind == "features":
         return ResidueEmbedder(recognizer, protector)
-    return ProtectedEmbedder(recognizer, protector, seed, eight_bits, copies)
+    return ProtectedEmbedder(recognizer, protector, seed, eight_bits, copies, tries)
 
 
 def load_embedder(
-    path: str | Path, *, seed: int = 0, eight_bits: bool = False, copies: int = 1
+    path: str | Path,
+    *,
+    seed: int = 0,
+    eight_bits: bool = False,
+    copies: int = 1,
+    tries: int = 1,
 ) -> PlainEmbedder | ResidueEmbedder | ProtectedEmbedder:
     """The embedder of a checkpoint.
 
@@ -174,7 +204,9 @@ def load_embedder(
         )
     recognizer = Recognizer.load(path)
     protector = None if recognizer.kind == "crop" else Protector.load(path)
-    return embedder_of(recognizer, protector, seed=seed, eight_bits=eight_bits, copies=copies)
+    return embedder_of(
+        recognizer, protector, seed=seed, eight_bits=eight_bits, copies=copies, tries=tries
+    )
 
 
 __all__ = [

@@ -35,6 +35,7 @@ def load_model(
     seed: int = 0,
     eight_bits: bool = False,
     copies: int = 1,
+    tries: int = 1,
 ) -> Model:
     """The model in a checkpoint folder or an ``.onnx`` file.
 
@@ -44,6 +45,7 @@ def load_model(
         seed: of the permutations.
         eight_bits: round protected images as a PNG does.
         copies: protected images of each image, whose embeddings are summed.
+        tries: permutations of which the one is taken that shows least.
 
     Raises:
         MinusfaceError: no model, or a damaged one.
@@ -53,11 +55,13 @@ def load_model(
         sha = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         return Model(name or Path(path).name, embedder, False, 112, sha)
     card = load_card(path)
-    found = load_embedder(path, seed=seed, eight_bits=eight_bits, copies=copies)
+    found = load_embedder(path, seed=seed, eight_bits=eight_bits, copies=copies, tries=tries)
     # Files are named by their own hashes in the card.
-    more = [] if copies == 1 else [copies]
+    more = [] if copies == tries == 1 else [copies] if tries == 1 else [copies, tries]
     said = json.dumps([card.model, card.files, seed, eight_bits, versions(), *more])
     sha = hashlib.sha256(said.encode()).hexdigest()
     several = f", {copies} images" if copies > 1 and found.draws_matter else ""
+    if tries > 1 and found.draws_matter:
+        several += f", {tries} tries"
     name = name or f"{called(Path(path))} ({card.task}{several})"
     return Model(name, found, found.draws_matter, found.recognizer.size, sha)

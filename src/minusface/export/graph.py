@@ -15,9 +15,12 @@ That takes a third of the arithmetic of writing the features down (N 112, K 16),
 The matrices of the first convolution are made from its filters by the graph itself; runtimes do so once, when
 they load it.
 
-Legend: B batch, n copies, C = 3 colours, S ratio, F = C*S*S channels (colour, u, v), N crop side, K generator
-width; i row and x column of the crop, u and v frequency along a column and a row (p and q of the channel that
-a permutation puts one in the place of), j one of the rows around, o output of the first convolution.
+Where it is given several permutations for an image, it makes one of each and gives the one that shows least.
+
+Legend: B batch, n copies, T tries of each, A images made (n*T), C = 3 colours, S ratio, F = C*S*S channels
+(colour, u, v), N crop side, K generator width; i row and x column of the crop, u and v frequency along a
+column and a row (p and q of the channel that a permutation puts one in the place of), j one of the rows
+around, o output of the first convolution.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from torch import Tensor, nn
 
 from minusface.errors import MinusfaceError
 from minusface.protect import Protector
+from minusface.protect.choice import least_shown
 from minusface.protect.codec import LEVEL_SHIFT, YCBCR, BlockCodec
 from minusface.protect.rows import AROUND, NEAR, RowTables, row_tables
 from minusface.recognize import Recognizer
@@ -67,6 +71,7 @@ class ClientGraph(nn.Module):
                 "export: the toy case (codec raw) protects nothing and has no client"
             )
         self.size, self.channels, self.ratio = codec.size, codec.channels, codec.ratio
+        self.copies = protector.n_duplicate
         self.generator = copy.deepcopy(protector.generator).eval().requires_grad_(False)
         self.generator.recompute = False
         self._row_matrices(row_tables(codec))
@@ -104,12 +109,23 @@ class ClientGraph(nn.Module):
         self.register_buffer(name, value.detach().float().contiguous(), persistent=False)
 
     def forward(self, crop: Tensor, permutation: Tensor) -> Tensor:
-        """Crops (B, N, N, 3) uint8 RGB, permutations (B, n, F) int64 -> X_p (B, 3n, N, N) in [0, 1]."""
+        """Crops (B, N, N, 3) uint8 RGB, permutations (B, n*T, F) int64 -> X_p (B, 3n, N, N) in [0, 1].
+
+        Of T tries for each of the n images the one that shows least (:mod:`minusface.protect.choice`).
+        """
         lines = self._lines(crop)
         hidden_bimx = self._hidden(lines).permute(0, 2, 1, 3)
-        copies = permutation.shape[1]
-        images = [self._decode(lines, hidden_bimx, permutation[:, k]) for k in range(copies)]
-        return torch.cat(images, dim=1) if copies > 1 else images[0]
+        images = self._decode(lines, hidden_bimx, permutation)
+        kept = [self._least(crop, images, copy) for copy in range(self.copies)]
+        return torch.cat(kept, dim=1) if self.copies > 1 else kept[0]
+
+    def _least(self, crop: Tensor, images: Tensor, copy: int) -> Tensor:
+        """Of all tries of a copy (images (B, n*T, 3, N, N)) the one that shows least: (B, 3, N, N)."""
+        tries = images.shape[1] // self.copies
+        tried = images[:, copy * tries : (copy + 1) * tries]
+        best = least_shown(crop.permute(0, 3, 1, 2).float(), tried)
+        place = best[:, None, None, None, None].expand(-1, 1, 3, self.size, self.size)
+        return tried.gather(1, place)[:, 0]
 
     def _lines(self, crop: Tensor) -> Tensor:
         """The transform along rows: (B, N + 4, C*S, N), two rows of zeros above and below."""
@@ -133,24 +149,26 @@ class ClientGraph(nn.Module):
         first = (parts[:, :, 1] + left + right + self.first_bias).permute(0, 2, 1, 3)
         return self.generator.after_first(first)[0]
 
-    def _decode(self, lines: Tensor, hidden_bimx: Tensor, order_bf: Tensor) -> Tensor:
-        """The residue's channels in the order asked for, weighed and summed at each pixel."""
+    def _decode(self, lines: Tensor, hidden_bimx: Tensor, orders: Tensor) -> Tensor:
+        """The residue's channels in the orders asked for (B, A, F), weighed and summed: (B, A, 3, N, N)."""
         ratio, size, width, across = self.ratio, self.size, self.width, 3 * self.ratio
+        batch, many = orders.shape[:2]
         # Which channel (c, p, q) comes from which (C, u, v): p, u -> c, q, C, v.
-        every = torch.arange(self.channels, device=order_bf.device)
-        picks = (order_bf[:, :, None] == every).float()
-        picks = picks.reshape(-1, 3, ratio, ratio, 3, ratio, ratio).permute(0, 2, 5, 1, 3, 4, 6)
-        spread = torch.matmul(self.decode_rows, picks.reshape(-1, ratio * ratio, across**2))
-        spread = spread.reshape(-1, size, NEAR, across, across).permute(0, 1, 3, 2, 4)
-        near = lines.index_select(1, self.near_ij).reshape(-1, size, NEAR * across, size)
-        kept = torch.matmul(spread.reshape(-1, size, across, NEAR * across), near)
-        last = self.last_fm[order_bf].reshape(-1, 3, ratio, ratio * (width + 1)).transpose(1, 2)
-        last = torch.matmul(self.sample_ip, last.reshape(-1, ratio, across * (width + 1)))
-        last = last.reshape(-1, size, across, width + 1)
-        made = torch.matmul(last[..., :width], hidden_bimx)
-        residue = (kept - made - last[..., width:]).reshape(-1, size, 3, ratio, size)
-        ycc_bicx = (residue * self.sample_qx).sum(3) + self.ycc_shift
-        return torch.matmul(self.to_rgb, ycc_bicx).permute(0, 2, 1, 3).clamp(0.0, 1.0)
+        every = torch.arange(self.channels, device=orders.device)
+        picks = (orders[..., None] == every).float()
+        picks = picks.reshape(batch, many, 3, ratio, ratio, 3, ratio, ratio)
+        picks = picks.permute(0, 1, 3, 6, 2, 4, 5, 7).reshape(batch, many, ratio**2, across**2)
+        spread = torch.matmul(self.decode_rows, picks)
+        spread = spread.reshape(batch, many, size, NEAR, across, across).permute(0, 1, 2, 4, 3, 5)
+        near = lines.index_select(1, self.near_ij).reshape(-1, 1, size, NEAR * across, size)
+        kept = torch.matmul(spread.reshape(batch, many, size, across, NEAR * across), near)
+        last = self.last_fm[orders].reshape(batch, many, 3, ratio, ratio * (width + 1))
+        last = last.transpose(2, 3).reshape(batch, many, ratio, across * (width + 1))
+        last = torch.matmul(self.sample_ip, last).reshape(batch, many, size, across, width + 1)
+        made = torch.matmul(last[..., :width], hidden_bimx[:, None])
+        residue = (kept - made - last[..., width:]).reshape(batch, many, size, 3, ratio, size)
+        ycc = (residue * self.sample_qx).sum(4) + self.ycc_shift
+        return torch.matmul(self.to_rgb, ycc).permute(0, 1, 3, 2, 4).clamp(0.0, 1.0)
 
 
 class RecognizerGraph(nn.Module):

@@ -20,12 +20,15 @@ from minusface.errors import MinusfaceError, choice_error
 from minusface.export.graph import ClientGraph, RecognizerGraph
 from minusface.files import write_atomically
 from minusface.protect import Protector, draw_permutation
+from minusface.protect.choice import MOST_TRIES
 from minusface.recognize import Recognizer
 from minusface.runtime import CARD, ExportCard
 
 OPSET = 18
 VARIANTS = ("float32", "float16", "int8")
 MOST_BATCH = 4096
+# Tries in the example that is traced: a dimension of one, or equal to another, would be taken for fixed.
+TRACED = 3
 
 
 def export(
@@ -65,7 +68,7 @@ def export(
     wanted = ["float32", *(v for v in VARIANTS[1:] if v in variants)]
     files: dict[str, dict[str, dict[str, Any]]] = {half: {} for half in halves}
     for half, module in halves.items():
-        data = to_onnx(module, example(protector, half, 2), half, opset)
+        data = to_onnx(module, example(protector, half, 2, TRACED), half, opset)
         exactly = half == "recognizer" and recognizer.unmix is not None
         for variant in wanted:
             data_variant = convert(data, variant, exactly)
@@ -78,6 +81,7 @@ def export(
         channels=protector.codec.channels,
         n_duplicate=protector.n_duplicate,
         embedding_size=recognizer.template_size,
+        most_tries=MOST_TRIES,
         opset=opset,
         files=files,
         source={"task": source.task, "model": source.model, "metrics": source.metrics}
@@ -93,15 +97,15 @@ def write_card(card: ExportCard, out: Path | str) -> None:
     write_atomically(Path(out) / CARD, json.dumps(asdict(card), indent=1, sort_keys=True).encode())
 
 
-def example(protector: Protector, half: str, batch: int) -> tuple[Tensor, ...]:
+def example(protector: Protector, half: str, batch: int, tries: int = 1) -> tuple[Tensor, ...]:
     """Inputs of a half, drawn from a fixed seed: noise is as hard as any crop for comparing arithmetic."""
     draw = torch.Generator().manual_seed(0)
     size, copies = protector.codec_config.size, protector.n_duplicate
     if half == "recognizer":
         return (torch.rand(batch, 3 * copies, size, size, generator=draw),)
     crop = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8, generator=draw)
-    order = draw_permutation(batch * copies, protector.codec.channels, draw)
-    return crop, order.view(batch, copies, -1)
+    order = draw_permutation(batch * copies * tries, protector.codec.channels, draw)
+    return crop, order.view(batch, copies * tries, -1)
 
 
 def to_onnx(module: nn.Module, inputs: tuple[Tensor, ...], half: str, opset: int) -> bytes:
@@ -109,6 +113,11 @@ def to_onnx(module: nn.Module, inputs: tuple[Tensor, ...], half: str, opset: int
     names = {"client": ["crop", "permutation"], "recognizer": ["protected"]}[half]
     result = {"client": "protected", "recognizer": "template"}[half]
     batch = torch.export.Dim("batch", min=1, max=MOST_BATCH)
+    shapes: dict[str, dict[int, Any]] = {name: {0: batch} for name in names}
+    if half == "client":
+        tries = torch.export.Dim("tries", min=1, max=MOST_TRIES)
+        copies = inputs[1].shape[1] // TRACED
+        shapes["permutation"][1] = tries if copies == 1 else copies * tries
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -122,7 +131,7 @@ def to_onnx(module: nn.Module, inputs: tuple[Tensor, ...], half: str, opset: int
                 opset_version=opset,
                 input_names=names,
                 output_names=[result],
-                dynamic_shapes={name: {0: batch} for name in names},
+                dynamic_shapes=shapes,
                 external_data=False,
                 verbose=False,
             )

@@ -87,7 +87,9 @@ class Protector(nn.Module):
         residue = self.residue(crops)
         return torch.cat([self._obfuscate(residue, order) for order in orders.unbind(1)], dim=1)
 
-    def choose(self, crops: Tensor, orders: Tensor) -> tuple[Tensor, Tensor]:
+    def choose(
+        self, crops: Tensor, orders: Tensor, residue: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Of K permutations for each copy the one under which the image shows least of the crop's outlines.
 
         The generator runs once. See :mod:`minusface.protect.choice`.
@@ -95,12 +97,17 @@ class Protector(nn.Module):
         Args:
             crops: (B, 3, N, N) in [-1, 1], RGB.
             orders: (B, n, K, F) integers.
+            residue: (B, F, N, N), of whoever has it already.
 
         Returns:
             X_p (B, 3n, N, N) in [0, 1], and the permutations chosen, (B, n, F).
         """
         batch, copies, tries, channels = orders.shape
-        images = self.under(crops, orders.flatten(1, 2))
+        every = orders.flatten(1, 2)
+        if residue is None:
+            images = self.under(crops, every)
+        else:
+            images = torch.cat([self._obfuscate(residue, order) for order in every.unbind(1)], 1)
         images_ak = images.reshape(batch * copies, tries, 3, *images.shape[2:])
         best_a = least_shown(crops.repeat_interleave(copies, 0), images_ak)
         row_a = torch.arange(len(best_a), device=best_a.device)

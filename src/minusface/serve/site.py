@@ -54,6 +54,7 @@ def site_routes(folder: Path, card: ExportCard) -> APIRouter:
     @router.get("/web/models/about.json")
     def about() -> Response:
         said = {"size": card.size, "channels": card.channels, "copies": card.n_duplicate}
+        said |= {"tries": card.usual_tries}
         return JSONResponse(said | {"model": card.fingerprint}, headers=HEADERS)
 
     @router.get("/web/models/client.onnx")

@@ -25,14 +25,15 @@ export async function loadShield() {
   const session = await ort.InferenceSession.create(new Uint8Array(model), {
     executionProviders: ["wasm"],
   });
-  const { size, channels, copies } = card;
+  const { size, channels, copies, tries } = card;
 
-  /** (N, N, 3) bytes to the pixels (n*N, N, 3) that may be sent, and their PNG. */
+  /** (N, N, 3) bytes to the pixels (n*N, N, 3) that may be sent, and their PNG. Of several tries the model
+   * gives the one that shows least of the face's outlines. */
   async function protect(crop) {
-    const order = drawOrder(copies, channels);
+    const order = drawOrder(copies * tries, channels);
     const feeds = {
       crop: new ort.Tensor("uint8", crop, [1, size, size, 3]),
-      permutation: new ort.Tensor("int64", order, [1, copies, channels]),
+      permutation: new ort.Tensor("int64", order, [1, copies * tries, channels]),
     };
     try {
       const { protected: image } = await session.run(feeds);
