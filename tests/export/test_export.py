@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -286,6 +287,45 @@ def test_the_command_measures(
     assert load_export_card(out) == ExportCard(**card)
     assert main([*command, "--pairs", "x"]) == 2
     assert "--pairs and --faces go together" in capsys.readouterr().err
+    # What stands is served on until a whole export takes its place.
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    assert main([*command, "--pairs", str(tmp_path / "no.txt"), "--faces", str(faces)]) == 2
+    assert "no.txt: cannot read" in capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_what_was_calibrated_is_taken_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tiny_checkpoint(tmp_path / "checkpoint"), tmp_path / "out"
+    card = json.loads((path / "card.json").read_text())
+    point = {"fmr": 0.01, "fmr_high": 0.02, "fmr_low": 0.0, "fnmr": 0.25, "threshold": 0.75}
+    point |= {"target": 0.01, "impostors": 1000, "people": 50}
+    card["metrics"] |= {"thresholds": {"fmr_1e-2": point}, "calibrated_on": "faces"}
+    (path / "card.json").write_text(json.dumps(card))
+    assert main(["export", str(path), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "threshold fmr_1e-2 0.7500: 25.0 % of genuine pairs are missed\n" in said
+    assert f"minusface serve {out} --data data --master-key master.key\n" in said
+    assert load_export_card(out).thresholds == {"fmr_1e-2": 0.75}
+
+
+def test_a_failing_export_leaves_what_stands(
+    made: tuple[Path, Path, ExportCard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import minusface.export
+
+    def differ(*_: object) -> None:
+        raise MinusfaceError("client.onnx differs")
+
+    out = tmp_path / "out"
+    shutil.copytree(made[1], out)
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    monkeypatch.setattr(minusface.export, "check_parity", differ)
+    assert main(["export", str(made[0]), "--out", str(out)]) == 2
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
 def test_measure_needs_no_folders(made: tuple[Path, Path, ExportCard]) -> None:

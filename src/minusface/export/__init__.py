@@ -2,7 +2,7 @@
 
 from minusface.export.check import OnnxPair, check_parity, measure
 from minusface.export.graph import ClientGraph, RecognizerGraph
-from minusface.export.write import OPSET, VARIANTS, export, write_card
+from minusface.export.write import OPSET, VARIANTS, export, replacing, write_card
 
 __all__ = [
     "OPSET",
@@ -13,5 +13,6 @@ __all__ = [
     "check_parity",
     "export",
     "measure",
+    "replacing",
     "write_card",
 ]

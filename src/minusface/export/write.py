@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,27 @@ def export(
     )
     write_card(card, out)
     return card
+
+
+@contextlib.contextmanager
+def replacing(out: Path | str) -> Iterator[Path]:
+    """A folder beside ``out`` for a new export; left without an error, its files take their places there.
+
+    What stands in ``out`` is served until then: the card goes last, and what is not replaced stays.
+
+    Raises:
+        MinusfaceError: nothing can be written there.
+    """
+    target = Path(out)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as made:
+            yield Path(made)
+            target.mkdir(exist_ok=True)
+            for file in sorted(Path(made).iterdir(), key=lambda file: file.name == CARD):
+                os.replace(file, target / file.name)
+    except OSError as error:
+        raise MinusfaceError(f"{target}: cannot write ({error.strerror or error})") from error
 
 
 def write_card(card: ExportCard, out: Path | str) -> None:
