@@ -52,7 +52,8 @@ def tree(root: Path) -> dict[str, bytes]:
 def test_a_writer_goes_on_from_any_mark(name: str, tmp_path: Path) -> None:
     """Killed after two images more than the mark, at every place a shard can have."""
     items: Items = [
-        (f"p{n // 2}/{n}.png", n // 2, b"\x89PNG" + bytes([n]) * (n * 7)) for n in range(8)
+        (f"p{n // 2}/x.{'png' if n % 2 else 'jpg'}", n // 2, b"\x89PNG" + bytes([n]) * (n * 7))
+        for n in range(8)
     ]
     whole = MAKERS[name](tmp_path / "whole", None)
     for item in items:

@@ -18,7 +18,7 @@ from minusface.data.recordio import HEADER, MAGIC_BYTES, RecordIODataset
 from minusface.data.records import RecordDataset
 from minusface.data.source import open_faces
 from minusface.data.tfrecord import image_of, masked_crc
-from minusface.data.writers import RecordIOWriter, TFRecordWriter, Writer
+from minusface.data.writers import RecordIOWriter, ShardWriter, TFRecordWriter, Writer
 from minusface.errors import MinusfaceError
 
 SIZE, PEOPLE, IMAGES = 32, 5, 3
@@ -290,8 +290,54 @@ def test_shard_refusals(folder: Path, tmp_path: Path) -> None:
     with tarfile.open(tar, "w") as out:
         out.add(next(folder.rglob("*.png")), "a.png")
     refused(spec, "a: an image without a label")
+    picture = next(folder.rglob("*.png"))
+    label = tmp_path / "label"
+    for names, words in (
+        (("a.cls", "a.png", "a.jpg"), "a.jpg: a second image of a"),
+        (("a.cls", "a.png", "a.png"), "a.png: a second image of a"),
+        (("a.cls", "a.png", "a.json"), "label 1 of a, before 0"),
+    ):
+        with tarfile.open(tar, "w") as out:
+            for name in names:
+                label.write_text('{"label": 1}' if name.endswith("json") else "0")
+                out.add(label if name[2:] in ("cls", "json") else picture, name)
+        refused(spec, str(tar), words)
     refused(f"shards:{tmp_path}/none-*.tar", "no such file")
     refused("shards:nowhere://x/y.tar", "nowhere://x/y.tar")
+
+
+@pytest.mark.parametrize("through", ["tfrecord", "recordio", "list", "shards"])
+def test_shards_of_any_format_hold_every_image(
+    every: dict[str, str], folder: Path, through: str, tmp_path: Path
+) -> None:
+    source = open_faces(every[through], size=SIZE)
+    found = open_faces(convert(source, "shards", tmp_path / "s").spec, size=SIZE)
+    assert contents(found) == contents(FolderDataset(folder, size=SIZE))
+    assert len(set(found.keys())) == PEOPLE * IMAGES  # type: ignore[attr-defined]
+
+
+def test_names_alike_but_for_their_ending_stay_apart_in_shards(tmp_path: Path) -> None:
+    keys = [
+        "p/a.jpg",
+        "p/a.png",
+        "p/b.c.jpg",
+        "p/b_c.jpg",
+        "p/a.jpeg",
+        "p/.jpg",
+        "p/a.JPG",
+        "p/q.1",
+    ]
+    png = b"\x89PNG"
+    items = [(key, 0, png + bytes([n])) for n, key in enumerate(keys)]
+    # In one tar, and where a person's images go on in the next.
+    for per_shard in (100, 1, 3):
+        root = tmp_path / str(per_shard)
+        write(ShardWriter(root, per_shard), items)
+        found = open_faces(f"shards:{root}/*.tar")
+        assert contents(found) == Counter((0, image) for _, _, image in items)
+        names = list(found.keys())  # type: ignore[attr-defined]
+        assert len(set(names)) == len(keys)
+        assert (names[0], names[2], names[7]) == ("p/a", "p/b_c", "p/q_1")
 
 
 def test_a_shard_is_fetched_once(every: dict[str, str], tmp_path: Path, monkeypatch: Any) -> None:

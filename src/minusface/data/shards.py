@@ -133,12 +133,21 @@ def _members(path: Path) -> list[tuple[str, int, int, int]]:
                 if not member.isfile() or not stem:
                     continue
                 key = f"{folder}/{stem}" if folder else stem
+                where = f"{path}, {member.name}"
                 if f".{ending}".lower() in SUFFIXES:
+                    if key in images:
+                        raise MinusfaceError(
+                            f"{where}: a second image of {key}, expected one a key"
+                        )
                     images[key] = (member.offset_data, member.size)
                 elif ending in ("cls", "json"):
                     content = tar.extractfile(member)
                     assert content is not None
-                    labels[key] = _label(content.read(), ending, f"{path}, {member.name}")
+                    label = _label(content.read(), ending, where)
+                    if labels.setdefault(key, label) != label:
+                        raise MinusfaceError(
+                            f"{where}: label {label} of {key}, before {labels[key]}"
+                        )
     except (tarfile.TarError, EOFError) as error:
         raise MinusfaceError(f"{path}: damaged or no tar file ({error})") from error
     except OSError as error:

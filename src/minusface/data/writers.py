@@ -13,6 +13,7 @@ import tarfile
 from pathlib import Path
 from typing import Any, Protocol
 
+from minusface.data.folder import SUFFIXES
 from minusface.data.recordio import EXACT, HEADER, parts_of
 from minusface.data.tfrecord import example_of, record_of
 from minusface.errors import MinusfaceError
@@ -207,7 +208,8 @@ def _about(first: int, last: int, label: float, number: int) -> bytes:
 class ShardWriter:
     """WebDataset shards ``faces-000000.tar`` and so on.
 
-    A dot in a key's last part becomes an underscore: there the format parts key and extension.
+    A dot in a key's last part becomes an underscore: there the format parts key and extension. Keys that
+    come to the same so (``a.jpg`` and ``a.png``) are told apart by the image's number.
 
     Args:
         folder: gets the shards.
@@ -220,6 +222,8 @@ class ShardWriter:
     ) -> None:
         at = mark or {}
         self.folder, self.per_shard, self.count = folder, per_shard, at.get("count", 0)
+        # Names in this tar, and those of a person whose images began in the one before: their labels.
+        self.taken: dict[str, int] = dict(at.get("taken", {}))
         self._open(max(self.count - 1, 0) // per_shard, at.get("tar", 0))
 
     def _open(self, number: int, size: int = 0) -> None:
@@ -232,15 +236,26 @@ class ShardWriter:
         if self.count and self.count % self.per_shard == 0:
             self._close()
             self._open(self.count // self.per_shard)
-        parent, _, base = key.rpartition("/")
-        stem = (base.rpartition(".")[0] or base).replace(".", "_")
-        whole = f"{parent}/{stem}" if parent else stem
+            self.taken = {name: whose for name, whose in self.taken.items() if whose == label}
+        whole = self._name(key)
+        self.taken[whole] = label
         ending = "png" if image.startswith(b"\x89PNG") else "jpg"
         for kind, data in ((ending, image), ("cls", str(label).encode())):
             member = tarfile.TarInfo(f"{whole}.{kind}")
             member.size = len(data)
             self.tar.addfile(member, io.BytesIO(data))
         self.count += 1
+
+    def _name(self, key: str) -> str:
+        """The key in the tar: without an image's extension or any dot, and not there yet."""
+        parent, slash, base = key.rpartition("/")
+        stem, dot, ending = base.rpartition(".")
+        # What follows the last dot may be all that tells records apart: NAME-00000.tfrecord@123.
+        known = stem and f"{dot}{ending}".lower() in SUFFIXES
+        name = parent + slash + (stem if known else base).replace(".", "_")
+        while name in self.taken:
+            name += f"-{self.count}"
+        return name
 
     def _close(self) -> None:
         self.tar.close()
@@ -249,7 +264,7 @@ class ShardWriter:
 
     def mark(self) -> Mark:
         """See :class:`Writer`."""
-        return {"count": self.count, "tar": self.growing.sync()}
+        return {"count": self.count, "tar": self.growing.sync(), "taken": dict(self.taken)}
 
     def finish(self) -> None:
         """See :class:`Writer`."""
