@@ -27,6 +27,8 @@ from minusface.files import write_atomically
 
 CARD = "card.json"
 FORMAT = 1
+# Metrics that were measured of a card's very weights, after training.
+CALIBRATED = ("thresholds", "calibrated_on", "groups")
 
 
 @dataclass(frozen=True)

@@ -43,11 +43,13 @@ def calibrate(
     """
     import json as jsons
 
-    from minusface.checkpoint import CARD, find
+    from minusface.checkpoint import CARD, find, load_card
     from minusface.errors import MinusfaceError
     from minusface.memory import keep_freed_memory
     from minusface.weights import called, packaged, resolve
 
+    if seed < 0:
+        raise MinusfaceError(f"--seed {seed}: expected 0 or more")
     keep_freed_memory()
     folder = find(resolve(checkpoint))
     if called(folder) in packaged():
@@ -55,8 +57,9 @@ def calibrate(
             f"{checkpoint}: ships with minusface and is not written to; "
             f"minusface pack {checkpoint} --out DIR makes a copy to calibrate"
         )
+    files = load_card(folder).files
     found = _measured(folder, faces, people, groups, seed, batch_size)
-    _keep(folder, found)
+    _keep(folder, found, files)
     if json:
         print(jsons.dumps(found.told(), indent=1))
         return 0
@@ -124,17 +127,26 @@ def _named(dataset: FolderDataset, taken: list[int], groups: str) -> list[str | 
     return groups_of([dataset.key(index) for index in taken], read_groups(groups), groups)
 
 
-def _keep(folder: Path, found: Found) -> None:
-    """Into the card: what an earlier calibration said of groups goes with its thresholds."""
+def _keep(folder: Path, found: Found, files: dict[str, dict[str, Any]]) -> None:
+    """Into the card: what an earlier calibration said of groups goes with its thresholds.
+
+    ``files`` are those that were measured: a training may have saved others since.
+    """
     import dataclasses
     import json as jsons
 
-    from minusface.checkpoint import CARD, load_card
+    from minusface.checkpoint import CALIBRATED, CARD, load_card
+    from minusface.errors import MinusfaceError
     from minusface.evaluate.calibration import to_card
     from minusface.files import write_atomically
 
     card = load_card(folder)
-    metrics = {name: value for name, value in card.metrics.items() if name != "groups"}
+    if card.files != files:
+        raise MinusfaceError(
+            f"{folder / CARD}: other weights were saved while these were measured, nothing is written; "
+            "expected a checkpoint that no training writes to"
+        )
+    metrics = {name: value for name, value in card.metrics.items() if name not in CALIBRATED}
     metrics |= {"thresholds": to_card(found.points), "calibrated_on": found.dataset}
     if found.groups:
         metrics["groups"] = found.groups_told()
