@@ -12,8 +12,9 @@ import numpy as np
 from minusface.audit.curves import Line, chart
 from minusface.audit.finding import Finding
 from minusface.audit.plan import Audit
+from minusface.audit.statement import Statement
 from minusface.audit.tables import HEADS, overview, table, value_of
-from minusface.audit.verdict import Statement, verdict
+from minusface.audit.verdict import verdict
 from minusface.errors import MinusfaceError
 
 # Of 100; the eye sees no difference to 100.

@@ -1,35 +1,30 @@
 """What a protection protects and what it does not, in sentences made from the numbers by fixed rules.
 
 No sentence is written by hand for a result: each rule looks at measures and their controls, and says what
-they show. Where a control failed, it says so and draws no conclusion.
+they show. Where a control failed, it says so and draws no conclusion. Rules on the photo stand here, those
+on whose it is in verdict_person.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from minusface.audit.attack import ENOUGH_IMAGES
 from minusface.audit.finding import FILTERED, Finding, find, strongest_recovery
-
-# Where a rate counts as far above chance, as part of the way from the blind guess to the photo itself.
-LITTLE, MUCH = 0.15, 0.5
-SECRET_D = 0.1  # D_sys below which services are told apart from chance hardly at all
-
-
-@dataclass(frozen=True)
-class Statement:
-    """One sentence of the verdict."""
-
-    kind: str
-    """``yes`` protected, ``no`` not protected, ``partly``, ``unknown``."""
-    text: str
+from minusface.audit.statement import (
+    IMPROVING,
+    Statement,
+    judged,
+    measured,
+    part_of_the_way,
+    percent,
+)
+from minusface.audit.verdict_person import attributes, linkage, unlinkability
 
 
 def verdict(findings: list[Finding], target: str) -> list[Statement]:
     """All rules that have numbers to look at, in the report's order."""
     rules = (
         *(_viewing, _recovery, _fixed, _averaging, _inversion),
-        *(_linkage, _unlinkability, _attributes),
+        *(linkage, unlinkability, attributes),
     )
     said: list[Statement] = []
     for rule in rules:
@@ -37,40 +32,23 @@ def verdict(findings: list[Finding], target: str) -> list[Statement]:
     return said
 
 
-def part_of_the_way(value: float, blind: float, plain: float) -> float:
-    """Where a measure lies between the blind guess (0) and the photo itself (1)."""
-    return (value - blind) / (plain - blind) if abs(plain - blind) > 1e-9 else 0.0
-
-
-def _value(finding: Finding | None, measure: str) -> float | None:
-    return None if finding is None else finding.measures.get(measure)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.0f} %"
-
-
-def _judged(part: float) -> str:
-    return "yes" if part < LITTLE else "partly" if part < MUCH else "no"
-
-
 def _viewing(findings: list[Finding], target: str) -> list[Statement]:
     own, plain = find(findings, "viewing", target), find(findings, "viewing", "unprotected")
     if own is None:
         return []
     ssim = own.measures["ssim"]
-    same, other = _value(own, "contours"), _value(own, "contours of others")
+    same, other = measured(own, "contours"), measured(own, "contours of others")
     said = []
     if same is not None and other is not None:
         said.append(
             Statement(
-                _judged(part_of_the_way(same, other, 1.0)),
+                judged(part_of_the_way(same, other, 1.0)),
                 f"From an eye that follows outlines: edges of protected images correlate by {same:.2f} with "
                 f"the photo's, by {other:.2f} with another person's (the photo itself: 1.00).",
             )
         )
     said += _unmixed(own, plain)
-    rate, stretched = _value(own, "faces found"), _value(own, "faces found, stretched")
+    rate, stretched = measured(own, "faces found"), measured(own, "faces found, stretched")
     if rate is None or stretched is None:
         return [
             Statement(
@@ -84,22 +62,22 @@ def _viewing(findings: list[Finding], target: str) -> list[Statement]:
     return [
         *said,
         Statement(
-            _judged(most),
-            f"From a face detector: it finds a face in {_percent(rate)} of protected images, in "
-            f"{_percent(stretched)} once their contrast is stretched; SSIM to the photo is {ssim:.2f}.",
+            judged(most),
+            f"From a face detector: it finds a face in {percent(rate)} of protected images, in "
+            f"{percent(stretched)} once their contrast is stretched; SSIM to the photo is {ssim:.2f}.",
         ),
     ]
 
 
 def _unmixed(own: Finding, plain: Finding | None) -> list[Statement]:
     """Outlines behind the filter, on the scale of what the photo itself shows behind it."""
-    same, other = _value(own, "contours, unmixed"), _value(own, "contours of others, unmixed")
-    whole = _value(plain, "contours, unmixed")
+    same, other = measured(own, "contours, unmixed"), measured(own, "contours of others, unmixed")
+    whole = measured(plain, "contours, unmixed")
     if same is None or other is None or whole is None:
         return []
     return [
         Statement(
-            _judged(part_of_the_way(same, other, whole)),
+            judged(part_of_the_way(same, other, whole)),
             f"From an eye behind a filter that no shuffle changes (nothing learned): outlines correlate by "
             f"{same:.2f} with the photo's edges, by {other:.2f} with another person's (the photo itself: "
             f"{whole:.2f}).",
@@ -119,14 +97,14 @@ def _recovery(findings: list[Finding], target: str) -> list[Statement]:
     pixels = part_of_the_way(ssim, blind.measures["ssim"] or 0.0, plain.measures["ssim"] or 0.0)
     who = part_of_the_way(auc, 0.5, plain.measures["auc"] or 0.0)
     unmixed = ", which reads what no shuffle changes," if own.variant in FILTERED else ""
-    lower = " It was still improving when its budget ended." if own.still_improving else ""
+    lower = IMPROVING if own.still_improving else ""
     # An attack that was not done, or had hardly begun, cannot show that something is protected.
     seen = own.points[-1].images if own.points else 0
     hardly = own.stuck and seen < ENOUGH_IMAGES
     if hardly:
         lower += f" It had learned nothing after {seen:,} images: a longer one may (--longer)."
     least = "unknown" if own.still_improving or hardly else "yes"
-    looks, knows = _judged(pixels), _judged(who)
+    looks, knows = judged(pixels), judged(who)
     said = [
         Statement(
             least if looks == "yes" else looks,
@@ -141,16 +119,16 @@ def _recovery(findings: list[Finding], target: str) -> list[Statement]:
             f"{cosine:.2f}.",
         ),
     ]
-    replay = _value(own, "replay at the service")
+    replay = measured(own, "replay at the service")
     if replay is not None:
         low, high = own.measures["mean face replayed"] or 0.0, own.measures["photo replayed"] or 0.0
-        passes = _judged(part_of_the_way(replay, low, high))
+        passes = judged(part_of_the_way(replay, low, high))
         said.append(
             Statement(
                 least if passes == "yes" else passes,
-                f"Replay: {_percent(replay)} of rebuilt faces, protected anew, pass for the person at the "
-                f"service's own threshold; the mean face passes in {_percent(low)}, the photo in "
-                f"{_percent(high)}.",
+                f"Replay: {percent(replay)} of rebuilt faces, protected anew, pass for the person at the "
+                f"service's own threshold; the mean face passes in {percent(low)}, the photo in "
+                f"{percent(high)}.",
             )
         )
     return said
@@ -229,7 +207,7 @@ def _inversion(findings: list[Finding], target: str) -> list[Statement]:
     count = own.notes[0] if own.notes else ""
     return [
         Statement(
-            _judged(part_of_the_way(value, c, 1.0)) if b > c else "unknown",
+            judged(part_of_the_way(value, c, 1.0)) if b > c else "unknown",
             f"From gradient search by somebody who holds the generator, {words}: cosine to the photo "
             f"{value:.2f}, where a mean face has {c:.2f} ({count}).",
         )
@@ -238,73 +216,3 @@ def _inversion(findings: list[Finding], target: str) -> list[Statement]:
             ("with the permutation", b),
         )
     ]
-
-
-def _linkage(findings: list[Finding], target: str) -> list[Statement]:
-    found = [f for f in findings if f.attack == "linkage" and f.target == target]
-    plain = find(findings, "linkage", "unprotected")
-    if not found:
-        return []
-    if plain is not None and plain.failed:
-        return [Statement("unknown", f"Linkage: {plain.failed}.")]
-    best = max(found, key=lambda f: f.measures["auc"] or 0.0)
-    auc, accuracy, top = (best.measures[n] or 0.0 for n in ("auc", "accuracy", "top-1"))
-    reference = 1.0 if plain is None else plain.measures["auc"] or 1.0
-    gallery = best.extra.get("gallery", 0)
-    return [
-        Statement(
-            _judged(part_of_the_way(auc, 0.5, reference)),
-            f"Identity is kept by design: a student of {best.extra['photos']} queried photos tells which "
-            f"plain photo shows the person of a protected image: {_percent(accuracy)} of pairs right (chance "
-            f"50 %), the right one of {gallery} people first in {_percent(top)}. Protected images are "
-            "biometric data.",
-        )
-    ]
-
-
-# By words of a variant, who can do without the keys.
-HOLDERS = {
-    "known in both": "is, or knows, people enrolled in both services",
-    "laid over": "knows nobody in either gallery, but lays their shapes over one another",
-}
-
-
-def _unlinkability(findings: list[Finding], target: str) -> list[Statement]:
-    bare = find(findings, "unlinkability", target, "no keys")
-    keyed = find(findings, "unlinkability", target, "a key a service")
-    if bare is None or keyed is None:
-        return []
-    a, b = bare.measures["d_sys"] or 0.0, keyed.measures["d_sys"] or 0.0
-    said = [
-        Statement(
-            "yes" if a < SECRET_D else "no",
-            f"Two services that share a model can link their templates: D_sys {a:.2f} (0 unlinkable, 1 fully "
-            f"linkable). With a secret key a service it is {b:.2f}.",
-        )
-    ]
-    for one in findings:
-        who = next((w for part, w in HOLDERS.items() if part in one.variant), None)
-        if one.attack == "unlinkability" and who is not None:
-            c = one.measures["d_sys"] or 0.0
-            words = f"Template keys against somebody who {who}: D_sys {c:.2f} ({one.variant})."
-            said.append(Statement("no" if c > SECRET_D else "yes", words))
-    return said
-
-
-def _attributes(findings: list[Finding], target: str) -> list[Statement]:
-    said = []
-    for own in [f for f in findings if f.attack == "attributes" and f.target == target]:
-        plain = find(findings, "attributes", "unprotected", own.variant)
-        if plain is None or plain.failed:
-            why = plain.failed if plain is not None else "there is no control"
-            said.append(Statement("unknown", f"Attribute {own.variant}: {why}."))
-            continue
-        a, b = own.measures["balanced accuracy"] or 0.5, plain.measures["balanced accuracy"] or 0.5
-        said.append(
-            Statement(
-                _judged(part_of_the_way(a, 0.5, b)),
-                f"Attribute {own.variant}: told right in {_percent(a)} of protected images, in {_percent(b)} "
-                "of photos (chance 50 %).",
-            )
-        )
-    return said

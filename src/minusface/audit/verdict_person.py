@@ -1,0 +1,79 @@
+"""The verdict's rules on whose photo it is: linkage, templates of services, attributes."""
+
+from __future__ import annotations
+
+from minusface.audit.finding import Finding, find
+from minusface.audit.statement import Statement, judged, part_of_the_way, percent
+
+SECRET_D = 0.1  # D_sys below which services are told apart from chance hardly at all
+# By words of a variant, who can do without the keys.
+HOLDERS = {
+    "known in both": "is, or knows, people enrolled in both services",
+    "laid over": "knows nobody in either gallery, but lays their shapes over one another",
+}
+
+
+def linkage(findings: list[Finding], target: str) -> list[Statement]:
+    """Whether images are linked to plain photos."""
+    found = [f for f in findings if f.attack == "linkage" and f.target == target]
+    plain = find(findings, "linkage", "unprotected")
+    if not found:
+        return []
+    if plain is not None and plain.failed:
+        return [Statement("unknown", f"Linkage: {plain.failed}.")]
+    best = max(found, key=lambda f: f.measures["auc"] or 0.0)
+    auc, accuracy, top = (best.measures[n] or 0.0 for n in ("auc", "accuracy", "top-1"))
+    reference = 1.0 if plain is None else plain.measures["auc"] or 1.0
+    gallery = best.extra.get("gallery", 0)
+    return [
+        Statement(
+            judged(part_of_the_way(auc, 0.5, reference)),
+            f"Identity is kept by design: a student of {best.extra['photos']} queried photos tells which "
+            f"plain photo shows the person of a protected image: {percent(accuracy)} of pairs right (chance "
+            f"50 %), the right one of {gallery} people first in {percent(top)}. Protected images are "
+            "biometric data.",
+        )
+    ]
+
+
+def unlinkability(findings: list[Finding], target: str) -> list[Statement]:
+    """Whether two services can link their templates."""
+    bare = find(findings, "unlinkability", target, "no keys")
+    keyed = find(findings, "unlinkability", target, "a key a service")
+    if bare is None or keyed is None:
+        return []
+    a, b = bare.measures["d_sys"] or 0.0, keyed.measures["d_sys"] or 0.0
+    said = [
+        Statement(
+            "yes" if a < SECRET_D else "no",
+            f"Two services that share a model can link their templates: D_sys {a:.2f} (0 unlinkable, 1 fully "
+            f"linkable). With a secret key a service it is {b:.2f}.",
+        )
+    ]
+    for one in findings:
+        who = next((w for part, w in HOLDERS.items() if part in one.variant), None)
+        if one.attack == "unlinkability" and who is not None:
+            c = one.measures["d_sys"] or 0.0
+            words = f"Template keys against somebody who {who}: D_sys {c:.2f} ({one.variant})."
+            said.append(Statement("no" if c > SECRET_D else "yes", words))
+    return said
+
+
+def attributes(findings: list[Finding], target: str) -> list[Statement]:
+    """Whether an attribute is told from images."""
+    said = []
+    for own in [f for f in findings if f.attack == "attributes" and f.target == target]:
+        plain = find(findings, "attributes", "unprotected", own.variant)
+        if plain is None or plain.failed:
+            why = plain.failed if plain is not None else "there is no control"
+            said.append(Statement("unknown", f"Attribute {own.variant}: {why}."))
+            continue
+        a, b = own.measures["balanced accuracy"] or 0.5, plain.measures["balanced accuracy"] or 0.5
+        said.append(
+            Statement(
+                judged(part_of_the_way(a, 0.5, b)),
+                f"Attribute {own.variant}: told right in {percent(a)} of protected images, in {percent(b)} "
+                "of photos (chance 50 %).",
+            )
+        )
+    return said
