@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -97,6 +98,19 @@ def test_cfp_refusals(tmp_path: Path, file: str, content: str | None, words: str
     with pytest.raises(MinusfaceError, match=words) as error:
         read_cfp(tmp_path / "cfp-dataset", "FP")
     assert "\n" not in str(error.value)
+
+
+def test_cfp_changes_with_its_images(tmp_path: Path) -> None:
+    image = _cfp(tmp_path) / "Data" / "Images" / "001" / "profile" / "1.png"
+    first = find_benchmarks(["cfp_fp"], tmp_path)[0].fingerprint
+    assert find_benchmarks(["cfp_fp"], tmp_path)[0].fingerprint == first
+    stat = image.stat()
+    os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    second = find_benchmarks(["cfp_fp"], tmp_path)[0].fingerprint
+    assert second != first
+    image.unlink()
+    with pytest.raises(MinusfaceError, match=r"1\.png: cannot read"):
+        find_benchmarks(["cfp_fp"], tmp_path)
 
 
 def test_unknown_or_missing(tmp_path: Path) -> None:

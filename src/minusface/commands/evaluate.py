@@ -100,6 +100,8 @@ def evaluate(
     entries = [part for entry in suite or [] for part in entry.split(",") if part]
     large = [part.lower() for part in entries if part.lower() in LARGE]
     lists = [part for part in entries if part.lower() not in LARGE]
+    if pairs is not None or lists:
+        _check_sizes(models)
     benchmarks = _benchmarks(pairs, faces, lists, root, models[0].size, bool(large))
     how = _How(
         draws,
@@ -149,6 +151,19 @@ def _check(given: list[str], name: list[str] | None, out: _Outputs) -> None:
             check_picture(path)
     if out.worst is not None and Path(out.worst).suffix.lower() not in (".png", ".jpg"):
         raise MinusfaceError(f"{out.worst}: pairs are drawn into a .png or .jpg file")
+
+
+def _check_sizes(models: list[Model]) -> None:
+    """The crops of a list of pairs have one size."""
+    from minusface.errors import MinusfaceError
+
+    first = models[0]
+    for other in models[1:]:
+        if other.size != first.size:
+            raise MinusfaceError(
+                f"{first.name} takes crops of {first.size}x{first.size} pixels, {other.name} of "
+                f"{other.size}x{other.size}: evaluate them apart"
+            )
 
 
 def _report(

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from minusface.data.dataset import digest
 from minusface.errors import MinusfaceError
 from minusface.evaluate.pairs import Pair, PairList, read_pairs
-from minusface.evaluate.reader import Reader, folder_reader
+from minusface.evaluate.reader import Reader, files_fingerprint, folder_reader
 from minusface.types import UInt8
 
 # Names people use, and the files they stand for below --root.
@@ -38,13 +37,8 @@ class Benchmark:
 def pairs_benchmark(pairs: Path | str, faces: Path | str, size: int | None = None) -> Benchmark:
     """A list of pairs on a face folder; see :func:`minusface.evaluate.pairs.read_pairs`."""
     listed = read_pairs(pairs, faces)
-    root = Path(faces)
-
-    def lines() -> list[str]:
-        stats = ((key, (root / key).stat()) for key in listed.keys)
-        return [f"{key}\t{stat.st_size}\t{stat.st_mtime_ns}" for key, stat in stats]
-
-    return Benchmark(Path(pairs).stem, listed, folder_reader(root, size), digest(lines()))
+    sha = files_fingerprint(faces, listed.keys)
+    return Benchmark(Path(pairs).stem, listed, folder_reader(faces, size), sha)
 
 
 def find_benchmarks(
@@ -110,16 +104,9 @@ def _cfp(folder: Path, protocol: str, size: int) -> Benchmark:
         return align_photo(read_photo(path), size=size)[0].crop
 
     pairs = read_cfp(folder, protocol)
-    lines = [f"{key}\t{_size(folder / key)}" for key in pairs.keys]
+    sha = files_fingerprint(folder, pairs.keys)
     read = cfp_reader(folder, size, align, read_photo)
-    return Benchmark(f"cfp_{protocol.lower()}", pairs, read, digest(lines))
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise MinusfaceError(f"{path}: cannot read ({error.strerror or error})") from error
+    return Benchmark(f"cfp_{protocol.lower()}", pairs, read, sha)
 
 
 def with_impostors(pairs: PairList) -> PairList:

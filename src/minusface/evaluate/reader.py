@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from minusface.data import decode_image
+from minusface.data.dataset import digest
 from minusface.errors import MinusfaceError
 from minusface.types import UInt8
 
@@ -41,3 +42,27 @@ def folder_reader(root: Path | str, size: int | None = None) -> Reader:
         return image
 
     return read
+
+
+def files_fingerprint(root: Path | str, keys: Iterable[str]) -> str:
+    """SHA-256 (hex) over the files' names, sizes and times: what is kept of images ends when they change.
+
+    Args:
+        root: a folder.
+        keys: paths below it.
+
+    Raises:
+        MinusfaceError: a file is missing.
+    """
+    folder = Path(root)
+
+    def line(key: str) -> str:
+        try:
+            stat = (folder / key).stat()
+        except OSError as error:
+            raise MinusfaceError(
+                f"{folder / key}: cannot read ({error.strerror or error})"
+            ) from error
+        return f"{key}\t{stat.st_size}\t{stat.st_mtime_ns}"
+
+    return digest(map(line, keys))

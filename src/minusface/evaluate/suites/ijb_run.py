@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from minusface.data.dataset import digest
 from minusface.errors import MinusfaceError
 from minusface.evaluate.embedding import Cache, embed_images
 from minusface.evaluate.identification import cmc, open_set
 from minusface.evaluate.models import Model
 from minusface.evaluate.rates import Rates, RatesResult, mean_rates, over_draws
+from minusface.evaluate.reader import files_fingerprint
 from minusface.evaluate.suites.ijb import ijb_reader, read_images, read_list, read_template_pairs
 from minusface.evaluate.suites.ijb_templates import (
     FARS,
@@ -65,10 +67,14 @@ def measure_ijb(
     )
     images = read_images(owners, landmarks)
     pairs = read_template_pairs(meta / f"{prefix}_template_pair_label.txt")
-    sha = hashlib.sha256(owners.read_bytes() + landmarks.read_bytes()).hexdigest()
+    crops = root / "loose_crop"
+    read = ijb_reader(crops, images, model.size)
+    # The landmarks decide what is cut out.
+    lists = hashlib.sha256(owners.read_bytes() + landmarks.read_bytes()).hexdigest()
+    sha = digest((lists, files_fingerprint(crops, images.names)))
     rows_rnd = embed_images(
         model.embedder,
-        ijb_reader(root / "loose_crop", images, model.size),
+        read,
         images.names,
         draws=draws,
         flip=flip,

@@ -7,7 +7,6 @@ these are there, as the field's cleaned lists do.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from minusface.evaluate.embedding import Cache, embed_images
 from minusface.evaluate.identification import against_distractors
 from minusface.evaluate.models import Model
 from minusface.evaluate.rates import Rates, RatesResult, over_draws
-from minusface.evaluate.reader import folder_reader
+from minusface.evaluate.reader import files_fingerprint, folder_reader
 
 PROBES = ("facescrub_images", "probes")
 DISTRACTORS = ("megaface_images", "distractors")
@@ -57,8 +56,7 @@ def measure_megaface(
     if len(set(people)) == len(people):
         raise MinusfaceError(f"{root}: {len(people)} probes, no two of one person")
     keys = [*probes, *strangers]
-    stats = [(root / key).stat() for key in keys]
-    lines = [f"{key}\t{s.st_size}\t{s.st_mtime_ns}" for key, s in zip(keys, stats, strict=True)]
+    sha = files_fingerprint(root, keys)
     rows_rnd = embed_images(
         model.embedder,
         folder_reader(root, model.size),
@@ -67,9 +65,7 @@ def measure_megaface(
         flip=flip,
         batch_size=batch_size,
         progress=progress,
-        cache=None
-        if cache is None
-        else Cache(cache, model.fingerprint, hashlib.sha256("\n".join(lines).encode()).hexdigest()),
+        cache=None if cache is None else Cache(cache, model.fingerprint, sha),
     )
     sizes = sizes_up_to(len(strangers))
     found: list[Rates] = []
@@ -100,7 +96,7 @@ def _images(root: Path, names: tuple[str, ...]) -> list[str]:
     if folder is None:
         raise MinusfaceError(f"{root}: no folder {' or '.join(names)} in it")
     noise = root / f"{names[0].removesuffix('_images')}_noises.txt"
-    left_out = set(noise.read_text(encoding="utf-8").split()) if noise.is_file() else set()
+    left_out = _listed(noise) if noise.is_file() else set()
     found = [
         path.relative_to(root).as_posix()
         for path in sorted(folder.rglob("*"))
@@ -116,3 +112,16 @@ def _images(root: Path, names: tuple[str, ...]) -> list[str]:
     if names is PROBES and any(key.count("/") < 2 for key in kept):
         raise MinusfaceError(f"{folder}: images outside of a person's folder")
     return kept
+
+
+def _listed(path: Path) -> set[str]:
+    """A name or path a line; blanks are parts of names."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise MinusfaceError(
+            f"{path}: not a list of images to leave out (no UTF-8 text)"
+        ) from error
+    except OSError as error:
+        raise MinusfaceError(f"{path}: cannot read ({error.strerror or error})") from error
+    return {line.strip() for line in lines} - {""}

@@ -1,0 +1,139 @@
+"""IJB and MegaFace from their folders: what is kept ends with the images, lists are read as they say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from torch import Tensor
+
+from minusface.cli import main
+from minusface.errors import MinusfaceError
+from minusface.evaluate.models import Model
+from minusface.evaluate.rates import RatesResult
+from minusface.evaluate.reader import files_fingerprint
+from minusface.evaluate.suites.ijb_run import measure_ijb
+from minusface.evaluate.suites.megaface import measure_megaface
+from minusface.faces import TEMPLATE_112
+from tests.products import tiny_checkpoint
+
+SIZE = 16
+
+
+class Means:
+    """Embeds by mean colours, and counts."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def embed(self, images: Tensor, keys: Sequence[str], draw: int, flip: bool) -> Tensor:
+        self.seen += len(images)
+        return images.float().mean((2, 3)) + 1
+
+
+def picture(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colours = np.random.default_rng(seed).integers(0, 255, (2, 2, 3), dtype=np.uint8)
+    assert cv2.imwrite(str(path), cv2.resize(colours, (SIZE, SIZE)))
+
+
+def ijb(root: Path) -> Path:
+    """Three people of two templates, an image each; the changing image."""
+    points = " ".join(f"{x} {y}" for x, y in TEMPLATE_112 * SIZE / 112)
+    names = [f"{number}.bmp" for number in range(6)]
+    for number, name in enumerate(names):
+        picture(root / "loose_crop" / name, number)
+    (root / "meta").mkdir()
+    lines = {
+        "face_tid_mid": [f"{name} {number} 0" for number, name in enumerate(names)],
+        "name_5pts_score": [f"{name} {points} 0.9" for name in names],
+        "template_pair_label": [
+            f"{a} {b} {int(a // 2 == b // 2)}" for a, b in combinations(range(6), 2)
+        ],
+    }
+    for name, content in lines.items():
+        (root / "meta" / f"ijbc_{name}.txt").write_text("\n".join(content))
+    return root / "loose_crop" / "3.bmp"
+
+
+def megaface(root: Path) -> Path:
+    for person in "ab":
+        for number in range(2):
+            picture(root / "facescrub_images" / person / f"{number} x.bmp", number)
+    for number in range(12):
+        picture(root / "megaface_images" / "deep" / f"{number} x.bmp", 9 + number)
+    return root / "megaface_images" / "deep" / "3 x.bmp"
+
+
+@pytest.mark.parametrize(
+    ("make", "measure", "images"), [(ijb, measure_ijb, 6), (megaface, measure_megaface, 16)]
+)
+def test_what_is_kept_ends_with_the_images(
+    make: Callable[[Path], Path],
+    measure: Callable[..., RatesResult],
+    images: int,
+    tmp_path: Path,
+) -> None:
+    changing = make(tmp_path / "root")
+
+    def seen() -> int:
+        embedder = Means()
+        measure(Model("means", embedder, False, SIZE, "m"), tmp_path / "root", cache=tmp_path / "c")
+        return embedder.seen
+
+    assert (seen(), seen()) == (images, 0)
+    before = changing.stat()
+    picture(changing, 99)
+    assert changing.stat().st_size == before.st_size
+    os.utime(changing, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert (seen(), seen()) == (images, 0)
+
+
+def test_a_missing_image_is_told_before_any_is_embedded(tmp_path: Path) -> None:
+    ijb(tmp_path).unlink()
+    embedder = Means()
+    with pytest.raises(MinusfaceError, match=r"3\.bmp: cannot read"):
+        measure_ijb(Model("means", embedder, False, SIZE, "m"), tmp_path)
+    assert embedder.seen == 0
+    with pytest.raises(MinusfaceError, match=r"none\.jpg: cannot read"):
+        files_fingerprint(tmp_path, ["none.jpg"])
+
+
+def test_lists_of_what_to_leave_out(tmp_path: Path) -> None:
+    megaface(tmp_path)
+    model = Model("means", Means(), False, SIZE, "m")
+    noise = tmp_path / "megaface_noises.txt"
+    noise.write_bytes(b"\xef\xbb\xbf0 x.bmp\r\n\r\ndeep/1 x.bmp\r\nx.bmp\n11\n")
+    assert measure_megaface(model, tmp_path).counts["distractors"] == 10
+    noise.write_bytes("J\xf6rg.bmp\n".encode("latin-1"))
+    with pytest.raises(MinusfaceError, match=r"megaface_noises\.txt: .*no UTF-8 text") as error:
+        measure_megaface(model, tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_models_of_different_crops_are_refused_on_one_list(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = str(tiny_checkpoint(tmp_path / "small", size=16))
+    large = str(tiny_checkpoint(tmp_path / "large", size=32))
+    ijb(tmp_path / "ijbc")
+    faces, pairs = tmp_path / "faces", tmp_path / "pairs.txt"
+    for number in range(4):
+        picture(faces / "abcd"[number // 2] / f"{number}.bmp", number)
+    pairs.write_text("a/0.bmp a/1.bmp 1\nb/2.bmp b/3.bmp 1\na/0.bmp b/2.bmp 0\na/1.bmp b/3.bmp 0\n")
+    listed = ["--pairs", str(pairs), "--faces", str(faces), "--draws", "1"]
+    table = tmp_path / "table.md"
+    assert main(["evaluate", small, large, *listed, "--markdown", str(table)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert all(word in said for word in (small, large, "16x16", "32x32"))
+    assert not table.exists()
+    assert main(["evaluate", small, small, *listed]) == 0
+    # Photos are cut for each model.
+    suite = ["--suite", "ijbc", "--root", str(tmp_path), "--draws", "1"]
+    assert main(["evaluate", small, large, *suite]) == 0
