@@ -69,7 +69,7 @@ def fit(
     first, together = collectives.rank() == 0, collectives.size() > 1
     lines = JsonLines(config.out / "log.jsonl")
     told = [lines, *loggers] if first else []
-    run = Run(task, config, card, told)
+    run = Run(task, config, card, told, evaluate if first else None)
     if resume:
         run.restore()
     if first:
@@ -81,6 +81,10 @@ def fit(
     stream, pace = batches(run.step), _Pace(run.step, config)
     try:
         with in_all, _trace(profile, config, run.step) as traced:
+            if run.due:
+                # All processes know it from the card, and save together.
+                run.evaluate_if_due()
+                run.save("last")
             while run.step < config.steps:
                 batch, samples = next(stream)
                 with in_step:
@@ -92,7 +96,7 @@ def fit(
                     for logger in told:
                         logger.step(progress)
                     report(progress)
-                run.maybe_evaluate(evaluate if first else None)
+                run.evaluate_if_due()
                 if run.step % config.save_every == 0 or run.step == config.steps:
                     run.save("last")
                 if traced is not None:

@@ -26,6 +26,8 @@ from minusface.train.state import Shards, optimizer_tensors, restore_optimizer
 # A total loss this many times the first one's (or 1) has no way back.
 EXPLODED = 1000.0
 SHOWN_KEYS = 8
+# In a card: the run was stopped before the evaluation of these weights was made.
+DUE = "evaluation_due"
 Parts = Mapping[str, Mapping[str, Tensor]]
 
 
@@ -38,13 +40,17 @@ class Run:
         config: LoopConfig,
         card: Card,
         loggers: Sequence[Logger] = (),
+        evaluate: Callable[[], dict[str, float]] | None = None,
     ) -> None:
         self.task, self.config, self.card, self.loggers = task, config, card, loggers
+        self.evaluate = evaluate
         self.optimizer = build_optimizer(config.optimizer, task.groups())
         self.shards = Shards(task.sharded(), self.optimizer)
         self.step, self.best = 0, -math.inf
         # False within a step, when there is nothing that could be gone on from.
         self.whole = True
+        # True from the step that ends an interval until its evaluation is made and kept.
+        self.due = False
         self.first_total: float | None = None
         self.metrics: dict[str, Any] = {}
         self.history: list[dict[str, float]] = []
@@ -74,6 +80,7 @@ class Run:
             clip_gradients(self.optimizer, config.optimizer.clip, self.shards.parameters)
         self.optimizer.step()
         self.step += 1
+        self.due = self._ends_interval()
         self.whole = True
         return {name: value.detach() for name, value in losses.items()}, rates
 
@@ -115,32 +122,48 @@ class Run:
             "(try a smaller optimizer.lr, or optimizer.clip)"
         )
 
-    def maybe_evaluate(self, evaluate: Callable[[], dict[str, float]] | None) -> None:
-        """Evaluate when an interval ends, keeping the best."""
+    def _ends_interval(self) -> bool:
         config = self.config
-        if evaluate is None or config.evaluate_every <= 0:
-            return
+        if self.evaluate is None or config.evaluate_every <= 0:
+            return False
         every = max(1, round(config.evaluate_every * config.steps_per_epoch))
-        if self.step % every and self.step != config.steps:
-            return
-        self.metrics = evaluate()
-        self.history.append({"step": self.step, **self.metrics})
-        for logger in self.loggers:
-            logger.evaluated(self.step, self.metrics)
-        if self.metrics.get("score", -math.inf) > self.best:
-            self.best = self.metrics["score"]
-            self.save("best")
+        return self.step % every == 0 or self.step == config.steps
 
-    def save(self, name: str) -> None:
+    def evaluate_if_due(self) -> None:
+        """Evaluate when an interval has ended, keeping the best.
+
+        Stopped before the best is written, the evaluation stays due, and nothing of it counts.
+        """
+        if self.evaluate is None or not self.due:
+            self.due = False
+            return
+        found = self.evaluate()
+        score = found.get("score", -math.inf)
+        if score > self.best:
+            self.save("best", found)
+        self.metrics, self.best, self.due = found, max(self.best, score), False
+        self.history.append({"step": self.step, **found})
+        for logger in self.loggers:
+            logger.evaluated(self.step, found)
+
+    def save(self, name: str, found: Mapping[str, float] | None = None) -> None:
         """Write ``last`` or ``best``; only ``last`` can be gone on from.
 
         All processes that train together save ``last`` at the same step; the first one writes it.
 
+        Args:
+            name: which.
+            found: what an evaluation found of the best.
+
         Raises:
             MinusfaceError: a full disk, or weights that are not finite; the one there stays.
         """
-        best = self.best if math.isfinite(self.best) else None
-        metrics = {**self.card.metrics, **self.metrics, "step": self.step, "best": best}
+        shown = self.metrics if found is None else found
+        best = self.best if found is None else found["score"]
+        metrics = {**self.card.metrics, **shown, "step": self.step}
+        metrics["best"] = best if math.isfinite(best) else None
+        if name == "last" and self.due:
+            metrics[DUE] = True
         parts: Parts | Iterable[tuple[str, Mapping[str, Tensor]]]
         parts = {"model": self.task.model_tensors()}
         self._check_finite("model", parts["model"])
@@ -189,5 +212,7 @@ class Run:
         self.step = int(card.metrics["step"])
         best = card.metrics.get("best")
         self.best = -math.inf if best is None else float(best)
-        own = {"step", "best", *self.card.metrics}
+        self.due = bool(card.metrics.get(DUE))
+        # What was calibrated in the meantime does not hold for the weights to come.
+        own = {"step", "best", DUE, *checkpoint.CALIBRATED, *self.card.metrics}
         self.metrics = {name: value for name, value in card.metrics.items() if name not in own}
