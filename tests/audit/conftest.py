@@ -15,6 +15,7 @@ from minusface.audit import scene as scenes
 from minusface.audit.attack import Fit
 from minusface.audit.bench import Bench
 from minusface.audit.budget import Budget
+from minusface.audit.finding import Finding
 from minusface.audit.measures import Judge
 from minusface.audit.ruler import Ruler
 from minusface.audit.scene import Scene, open_scene
@@ -59,6 +60,11 @@ def colours_ruler() -> Ruler:
         return grid - grid.mean(1, keepdim=True) + 1e-3
 
     return Ruler(embed, "colours in a grid", "colours")
+
+
+def finding(attack: str, target: str, variant: str = "", **measures: float) -> Finding:
+    """What an attack came to, as a test needs it."""
+    return Finding(attack, target, "sees protected images", dict(measures), variant)
 
 
 @pytest.fixture(scope="session")

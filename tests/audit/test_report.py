@@ -13,18 +13,17 @@ import torch
 from minusface import checkpoint
 from minusface.audit import budget as budgets
 from minusface.audit import plan as plans
-from minusface.audit.attack import Fit, Point
+from minusface.audit.attack import Fit
 from minusface.audit.curves import Line, chart
 from minusface.audit.finding import Finding, keep, kept
 from minusface.audit.run import Options, run_audit
-from minusface.audit.verdict import verdict
 from minusface.checkpoint import Card
 from minusface.cli import main
 from minusface.config import CodecConfig, GeneratorConfig, RecognizerConfig
 from minusface.errors import MinusfaceError
 from minusface.protect import Protector
 from minusface.recognize import Recognizer
-from tests.audit.conftest import TINY
+from tests.audit.conftest import TINY, finding
 
 SHORT = Fit(steps=2, batch_size=4, validate_every=1)
 SHORTEST = replace(
@@ -168,69 +167,6 @@ def test_names_twice_are_refused(model: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(MinusfaceError, match="minusface-signs: two protections"):
         run_audit(options)
-
-
-def finding(attack: str, target: str, variant: str = "", **measures: float) -> Finding:
-    return Finding(attack, target, "sees protected images", dict(measures), variant)
-
-
-def recovered(target: str, ssim: float, auc: float) -> Finding:
-    return finding("recovery", target, ssim=ssim, auc=auc, cosine=auc - 0.5, psnr=10.0)
-
-
-def test_verdicts_follow_the_numbers() -> None:
-    controls = [recovered("unprotected", 0.98, 0.95), recovered("blind guess", 0.4, 0.5)]
-    good = verdict([*controls, recovered("x", 0.42, 0.52)], "x")
-    bad = verdict([*controls, recovered("x", 0.9, 0.9)], "x")
-    assert [s.kind for s in good] == ["yes", "yes"]
-    assert [s.kind for s in bad] == ["no", "no"]
-    unfinished = replace(recovered("x", 0.42, 0.52), still_improving=True)
-    open_ended = verdict([*controls, unfinished], "x")
-    assert [s.kind for s in open_ended] == ["unknown", "unknown"]
-    stuck = replace(recovered("x", 0.42, 0.52), stuck=True, points=(Point(4096, 9.0, 0.17),))
-    replayed = {"replay at the service": 0.0, "mean face replayed": 0.0, "photo replayed": 0.9}
-    stuck.measures.update(replayed)
-    hardly = verdict([*controls, stuck], "x")
-    assert [s.kind for s in hardly] == ["unknown"] * 3
-    assert "learned nothing after 4,096 images" in hardly[0].text
-    patient = replace(stuck, points=(Point(200_000, 9.0, 0.17),))
-    assert [s.kind for s in verdict([*controls, patient], "x")] == ["yes"] * 3
-    broken = replace(controls[0], failed="too weak")
-    unknown = verdict([broken, controls[1], recovered("x", 0.42, 0.52)], "x")
-    assert [s.kind for s in unknown] == ["unknown"]
-    assert "too weak" in unknown[0].text
-
-
-def test_of_attackers_of_equal_access_the_stronger_counts() -> None:
-    controls = [recovered("unprotected", 0.98, 0.95), recovered("blind guess", 0.4, 0.5)]
-    weak, strong = recovered("x", 0.42, 0.52), replace(recovered("x", 0.9, 0.9), variant="unmixed")
-    said = verdict([*controls, weak, strong], "x")
-    assert [s.kind for s in said] == ["no", "no"]
-    assert "which reads what no shuffle changes" in said[0].text
-    assert "no shuffle changes" not in verdict([*controls, weak], "x")[0].text
-    wider = replace(recovered("x", 0.95, 0.95), variant="unmixed wide")
-    assert "SSIM 0.95" in verdict([*controls, weak, strong, wider], "x")[0].text
-    # What knows the permutation has more access, and is told of by itself.
-    known = replace(strong, variant="permutation known")
-    assert [s.kind for s in verdict([*controls, weak, known], "x")] == ["yes", "yes", "no"]
-
-
-@pytest.mark.parametrize(
-    ("ssim", "auc", "said"),
-    [
-        (0.42, 0.52, "no gain at this budget."),
-        (0.50, 0.51, "closer to the photo, the person no better known; never reuse one."),
-        (0.50, 0.70, "0.52: never reuse one."),
-    ],
-)
-def test_what_a_fixed_permutation_gives_away_is_told_apart(
-    ssim: float, auc: float, said: str
-) -> None:
-    controls = [recovered("unprotected", 0.98, 0.95), recovered("blind guess", 0.4, 0.5)]
-    fixed = replace(recovered("x-fixed", ssim, auc), variant="fixed permutation")
-    found = verdict([*controls, recovered("x", 0.42, 0.52), fixed], "x")[-1]
-    assert found.kind == ("partly" if "no gain" in said else "no")
-    assert found.text.endswith(said)
 
 
 def test_findings_survive_the_disk(tmp_path: Path) -> None:

@@ -141,7 +141,8 @@ def _trusted(findings: list[Finding]) -> bool:
 
 
 def _fixed(findings: list[Finding], target: str) -> list[Statement]:
-    own = strongest_recovery(findings, target)
+    """Beside the plain recovery: neither of the two reads the filter, so that it alone is the same attack."""
+    own = find(findings, "recovery", target)
     if own is None or not _trusted(findings):
         return []
     cases = (
@@ -161,13 +162,14 @@ def _fixed(findings: list[Finding], target: str) -> list[Statement]:
         a, b = own.measures["ssim"] or 0.0, other.measures["ssim"] or 0.0
         c, d = own.measures["auc"] or 0.0, other.measures["auc"] or 0.0
         closer, better = b > a + 0.02, d > c + 0.04
-        gained = closer or better
         worth = "" if better else "closer to the photo, the person no better known; "
+        end = f": {worth}{advice}." if closer or better else ": no gain at this budget."
         said.append(
             Statement(
-                "no" if gained else "partly",
-                f"{words} the same attack reaches SSIM {b:.2f} and AUC {d:.2f} in the place of {a:.2f} and "
-                f"{c:.2f}" + (f": {worth}{advice}." if gained else ": no gain at this budget."),
+                # Who it is decides, as a picture nearer by its pixels gives nobody away by itself.
+                "no" if better else "partly",
+                f"{words} the same attack (without the filter) reaches SSIM {b:.2f} and AUC {d:.2f} in the "
+                f"place of {a:.2f} and {c:.2f}{end}",
             )
         )
     return said

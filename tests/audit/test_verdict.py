@@ -1,0 +1,88 @@
+"""What the verdict's rules make of numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from minusface.audit.attack import Point
+from minusface.audit.finding import Finding
+from minusface.audit.verdict import verdict
+from tests.audit.conftest import finding
+
+
+def recovered(target: str, ssim: float, auc: float) -> Finding:
+    return finding("recovery", target, ssim=ssim, auc=auc, cosine=auc - 0.5, psnr=10.0)
+
+
+def test_verdicts_follow_the_numbers() -> None:
+    controls = [recovered("unprotected", 0.98, 0.95), recovered("blind guess", 0.4, 0.5)]
+    good = verdict([*controls, recovered("x", 0.42, 0.52)], "x")
+    bad = verdict([*controls, recovered("x", 0.9, 0.9)], "x")
+    assert [s.kind for s in good] == ["yes", "yes"]
+    assert [s.kind for s in bad] == ["no", "no"]
+    unfinished = replace(recovered("x", 0.42, 0.52), still_improving=True)
+    open_ended = verdict([*controls, unfinished], "x")
+    assert [s.kind for s in open_ended] == ["unknown", "unknown"]
+    stuck = replace(recovered("x", 0.42, 0.52), stuck=True, points=(Point(4096, 9.0, 0.17),))
+    replayed = {"replay at the service": 0.0, "mean face replayed": 0.0, "photo replayed": 0.9}
+    stuck.measures.update(replayed)
+    hardly = verdict([*controls, stuck], "x")
+    assert [s.kind for s in hardly] == ["unknown"] * 3
+    assert "learned nothing after 4,096 images" in hardly[0].text
+    patient = replace(stuck, points=(Point(200_000, 9.0, 0.17),))
+    assert [s.kind for s in verdict([*controls, patient], "x")] == ["yes"] * 3
+    broken = replace(controls[0], failed="too weak")
+    unknown = verdict([broken, controls[1], recovered("x", 0.42, 0.52)], "x")
+    assert [s.kind for s in unknown] == ["unknown"]
+    assert "too weak" in unknown[0].text
+
+
+def test_of_attackers_of_equal_access_the_stronger_counts() -> None:
+    controls = [recovered("unprotected", 0.98, 0.95), recovered("blind guess", 0.4, 0.5)]
+    weak, strong = recovered("x", 0.42, 0.52), replace(recovered("x", 0.9, 0.9), variant="unmixed")
+    said = verdict([*controls, weak, strong], "x")
+    assert [s.kind for s in said] == ["no", "no"]
+    assert "which reads what no shuffle changes" in said[0].text
+    assert "no shuffle changes" not in verdict([*controls, weak], "x")[0].text
+    wider = replace(recovered("x", 0.95, 0.95), variant="unmixed wide")
+    assert "SSIM 0.95" in verdict([*controls, weak, strong, wider], "x")[0].text
+    # What knows the permutation has more access, and is told of by itself.
+    known = replace(strong, variant="permutation known")
+    assert [s.kind for s in verdict([*controls, weak, known], "x")] == ["yes", "yes", "no"]
+
+
+@pytest.mark.parametrize(
+    ("ssim", "auc", "kind", "said"),
+    [
+        (0.42, 0.52, "partly", "no gain at this budget."),
+        (0.50, 0.51, "partly", "closer to the photo, the person no better known; never reuse one."),
+        (0.50, 0.40, "partly", "closer to the photo, the person no better known; never reuse one."),
+        (0.50, 0.70, "no", "in the place of 0.42 and 0.52: never reuse one."),
+        (0.42, 0.70, "no", "in the place of 0.42 and 0.52: never reuse one."),
+    ],
+)
+def test_what_a_fixed_permutation_gives_away_is_told_apart(
+    ssim: float, auc: float, kind: str, said: str
+) -> None:
+    controls = [recovered("unprotected", 0.98, 0.95), recovered("blind guess", 0.4, 0.5)]
+    fixed = replace(recovered("x-fixed", ssim, auc), variant="fixed permutation")
+    found = verdict([*controls, recovered("x", 0.42, 0.52), fixed], "x")[-1]
+    assert found.kind == kind
+    assert found.text.endswith(said)
+
+
+def test_permutations_fixed_or_known_stand_beside_the_attack_without_the_filter() -> None:
+    controls = [recovered("unprotected", 0.98, 0.95), recovered("blind guess", 0.4, 0.5)]
+    plain = recovered("x", 0.43, 0.50)
+    filtered = replace(recovered("x", 0.46, 0.73), variant="unmixed")
+    fixed = replace(recovered("x-fixed", 0.50, 0.72), variant="fixed permutation")
+    known = replace(recovered("x", 0.48, 0.71), variant="permutation known")
+    one, other = verdict([*controls, plain, filtered, fixed, known], "x")[-2:]
+    assert (one.kind, other.kind) == ("no", "no")
+    same = "the same attack (without the filter) reaches SSIM"
+    assert f"{same} 0.50 and AUC 0.72 in the place of 0.43 and 0.50: never reuse one." in one.text
+    assert f"{same} 0.48 and AUC 0.71 in the place of 0.43 and 0.50: never store" in other.text
+    # Without it there is nothing to set beside them.
+    assert len(verdict([*controls, filtered, fixed, known], "x")) == 2
