@@ -86,3 +86,93 @@ def test_permutations_fixed_or_known_stand_beside_the_attack_without_the_filter(
     assert f"{same} 0.48 and AUC 0.71 in the place of 0.43 and 0.50: never store" in other.text
     # Without it there is nothing to set beside them.
     assert len(verdict([*controls, filtered, fixed, known], "x")) == 2
+
+
+def linked(target: str, auc: float, still_improving: bool = False) -> Finding:
+    measures = {"auc": auc, "accuracy": auc, "top-1": 0.1}
+    one = finding("linkage", target, "ir_lite, 9 photos", **measures)
+    extra = {"photos": 9, "gallery": 4}
+    return replace(one, still_improving=still_improving, extra=extra)
+
+
+@pytest.mark.parametrize(
+    ("auc", "still_improving", "kind", "said"),
+    [
+        (0.52, True, "unknown", "first in 10 %. It was still improving when its budget ended."),
+        (0.52, False, "unknown", "It learned little of it: a longer one may (--longer)."),
+        (0.65, True, "partly", "first in 10 %. It was still improving when its budget ended."),
+        (0.65, False, "partly", "first in 10 %. Protected images are biometric data."),
+        (0.90, True, "no", "It was still improving when its budget ended."),
+    ],
+)
+def test_linkage_is_never_said_to_be_protected_from(
+    auc: float, still_improving: bool, kind: str, said: str
+) -> None:
+    plain = replace(linked("unprotected", 0.98), variant="")
+    (found,) = verdict([plain, linked("x", auc, still_improving)], "x")
+    assert found.kind == kind
+    assert said in found.text
+    assert found.text.endswith("Protected images are biometric data.")
+
+
+def test_attributes_are_not_protected_from_who_was_still_learning() -> None:
+    plain = finding("attributes", "unprotected", "glasses", **{"balanced accuracy": 0.95})
+    own = finding("attributes", "x", "glasses", **{"balanced accuracy": 0.52})
+    (done,) = verdict([plain, own], "x")
+    assert done.kind == "yes"
+    assert done.text.endswith("(chance 50 %).")
+    (open_ended,) = verdict([plain, replace(own, still_improving=True)], "x")
+    assert open_ended.kind == "unknown"
+    assert open_ended.text.endswith(" It was still improving when its budget ended.")
+    told = replace(own, still_improving=True, measures={"balanced accuracy": 0.9})
+    (leaks,) = verdict([plain, told], "x")
+    assert leaks.kind == "no"
+    assert leaks.text.endswith(" It was still improving when its budget ended.")
+
+
+SEEN = {
+    **{"ssim": 0.3, "contours": 0.3, "contours of others": 0.0},
+    **{"contours, unmixed": 0.3, "contours of others, unmixed": 0.0},
+}
+FOUND = ("faces found", "faces found, stretched", "faces found, unmixed")
+
+
+def test_viewing_without_a_detector_still_tells_of_both_eyes() -> None:
+    plain, own = (finding("viewing", name, **SEEN) for name in ("unprotected", "x"))
+    said = verdict([plain, own], "x")
+    assert [s.text.split(":")[0] for s in said] == [
+        "From an eye that follows outlines",
+        "From an eye behind a filter that no shuffle changes (nothing learned)",
+        "Viewing",
+    ]
+    assert said[-1].kind == "unknown"
+    assert "no face detector was there to ask" in said[-1].text
+
+
+@pytest.mark.parametrize(
+    ("rates", "kind"),
+    [
+        ((0.0, 0.0, 0.6), "no"),
+        ((0.0, 0.6, 0.0), "no"),
+        ((0.2, 0.0, 0.0), "partly"),
+        ((0.0, 0.0, 0.0), "yes"),
+    ],
+)
+def test_the_detector_counts_in_the_view_that_gives_it_most(
+    rates: tuple[float, float, float], kind: str
+) -> None:
+    plain = finding("viewing", "unprotected", **SEEN, **dict(zip(FOUND, (1, 1, 0.25), strict=True)))
+    own = finding("viewing", "x", **SEEN, **dict(zip(FOUND, rates, strict=True)))
+    found = verdict([plain, own], "x")[-1]
+    assert found.kind == kind
+    direct, stretched, behind = (f"in {100 * rate:.0f} %" for rate in rates)
+    assert (
+        f"{direct} of protected images, {stretched} once their contrast is stretched, {behind} of what the "
+        "filter shows of them (in 25 % of what it shows of the photo itself); SSIM"
+    ) in found.text
+    # Audits of before did not look behind the filter.
+    older = finding("viewing", "x", **SEEN, **dict(zip(FOUND[:2], rates[:2], strict=True)))
+    assert (
+        f"{stretched} once their contrast is stretched; SSIM"
+        in verdict([plain, older], "x")[-1].text
+    )

@@ -36,7 +36,6 @@ def _viewing(findings: list[Finding], target: str) -> list[Statement]:
     own, plain = find(findings, "viewing", target), find(findings, "viewing", "unprotected")
     if own is None:
         return []
-    ssim = own.measures["ssim"]
     same, other = measured(own, "contours"), measured(own, "contours of others")
     said = []
     if same is not None and other is not None:
@@ -47,26 +46,31 @@ def _viewing(findings: list[Finding], target: str) -> list[Statement]:
                 f"the photo's, by {other:.2f} with another person's (the photo itself: 1.00).",
             )
         )
-    said += _unmixed(own, plain)
+    return [*said, *_unmixed(own, plain), _detected(own, plain)]
+
+
+def _detected(own: Finding, plain: Finding | None) -> Statement:
+    """Faces that a detector finds, in the view that gives it most."""
+    ssim = own.measures["ssim"]
     rate, stretched = measured(own, "faces found"), measured(own, "faces found, stretched")
     if rate is None or stretched is None:
-        return [
-            Statement(
-                "unknown",
-                f"Viewing: SSIM to the photo {ssim:.2f}; no face detector was there to ask.",
-            )
-        ]
+        words = f"Viewing: SSIM to the photo {ssim:.2f}; no face detector was there to ask."
+        return Statement("unknown", words)
     if plain is not None and plain.failed:
-        return [*said, Statement("unknown", f"Viewing: {plain.failed}; nothing can be concluded.")]
-    most = max(rate, stretched)
-    return [
-        *said,
-        Statement(
-            judged(most),
-            f"From a face detector: it finds a face in {percent(rate)} of protected images, in "
-            f"{percent(stretched)} once their contrast is stretched; SSIM to the photo is {ssim:.2f}.",
-        ),
-    ]
+        return Statement("unknown", f"Viewing: {plain.failed}; nothing can be concluded.")
+    behind, whole = (measured(one, "faces found, unmixed") for one in (own, plain))
+    through = ""
+    if behind is not None:
+        # Where it finds no face in the photo's outlines either, that it finds none here shows nothing.
+        beside = (
+            "" if whole is None else f" (in {percent(whole)} of what it shows of the photo itself)"
+        )
+        through = f", in {percent(behind)} of what the filter shows of them{beside}"
+    return Statement(
+        judged(max(rate, stretched, behind or 0.0)),
+        f"From a face detector: it finds a face in {percent(rate)} of protected images, in "
+        f"{percent(stretched)} once their contrast is stretched{through}; SSIM to the photo is {ssim:.2f}.",
+    )
 
 
 def _unmixed(own: Finding, plain: Finding | None) -> list[Statement]:

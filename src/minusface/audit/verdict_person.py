@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minusface.audit.finding import Finding, find
-from minusface.audit.statement import Statement, judged, part_of_the_way, percent
+from minusface.audit.statement import IMPROVING, Statement, judged, part_of_the_way, percent
 
 SECRET_D = 0.1  # D_sys below which services are told apart from chance hardly at all
 # By words of a variant, who can do without the keys.
@@ -25,13 +25,19 @@ def linkage(findings: list[Finding], target: str) -> list[Statement]:
     auc, accuracy, top = (best.measures[n] or 0.0 for n in ("auc", "accuracy", "top-1"))
     reference = 1.0 if plain is None else plain.measures["auc"] or 1.0
     gallery = best.extra.get("gallery", 0)
+    kind = judged(part_of_the_way(auc, 0.5, reference))
+    lower = IMPROVING if best.still_improving else ""
+    if kind == "yes":
+        # The service recognises people, so that identity is there: a student that misses it shows nothing.
+        kind = "unknown"
+        lower = lower or " It learned little of it: a longer one may (--longer)."
     return [
         Statement(
-            judged(part_of_the_way(auc, 0.5, reference)),
+            kind,
             f"Identity is kept by design: a student of {best.extra['photos']} queried photos tells which "
             f"plain photo shows the person of a protected image: {percent(accuracy)} of pairs right (chance "
-            f"50 %), the right one of {gallery} people first in {percent(top)}. Protected images are "
-            "biometric data.",
+            f"50 %), the right one of {gallery} people first in {percent(top)}.{lower} Protected "
+            "images are biometric data.",
         )
     ]
 
@@ -69,11 +75,15 @@ def attributes(findings: list[Finding], target: str) -> list[Statement]:
             said.append(Statement("unknown", f"Attribute {own.variant}: {why}."))
             continue
         a, b = own.measures["balanced accuracy"] or 0.5, plain.measures["balanced accuracy"] or 0.5
+        kind, lower = judged(part_of_the_way(a, 0.5, b)), ""
+        if own.still_improving:
+            # An attack that was not done cannot show that something is protected.
+            kind, lower = "unknown" if kind == "yes" else kind, IMPROVING
         said.append(
             Statement(
-                judged(part_of_the_way(a, 0.5, b)),
+                kind,
                 f"Attribute {own.variant}: told right in {percent(a)} of protected images, in {percent(b)} "
-                "of photos (chance 50 %).",
+                f"of photos (chance 50 %).{lower}",
             )
         )
     return said
