@@ -279,6 +279,8 @@ def test_report_escapes_what_comes_from_outside() -> None:
 def test_report_of_packaged_weights_has_no_trainings() -> None:
     page = Page(report(findings(0.8, plain=None, weights="w/default"), pictures()))
     assert "w/default (packaged; nothing was trained here)" in page.words
+    assert "trained for minutes" not in page.words
+    assert "Weights of one research collection" in page.words
     assert "unprotected crop" not in page.words
 
 
@@ -322,6 +324,15 @@ def test_any_folder_is_parted_by_people(tmp_path: Path) -> None:
     assert list(listed) == list(source.pairs)
     for pair in source.pairs:
         assert (pair.a.split("/")[0] == pair.b.split("/")[0]) == pair.same
+
+
+def test_of_weights_made_elsewhere_nobody_is_told_to_be_unseen(tmp_path: Path) -> None:
+    folder = face_folder(tmp_path, {str(n): 2 for n in range(40)})
+    here = open_source(str(folder), tmp_path / "out", TINY, 0)
+    elsewhere = open_source(str(folder), tmp_path / "out", TINY, 0, trained=False)
+    assert "people held out of faces" in here.pairs_words
+    assert "held out" not in elsewhere.pairs_words
+    assert "people of that list flatter them" in elsewhere.pairs_words
 
 
 def test_folder_with_too_few_people_is_refused(tmp_path: Path) -> None:

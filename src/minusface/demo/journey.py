@@ -35,7 +35,7 @@ from minusface.types import ProtectedImage
 PREVIOUS, PICTURES, RESULTS, REPORT = "previous", "pictures", "results.json", "report.html"
 # Of the evaluation's time.
 PLAIN_PART = 0.12
-LOOK, WRITE = "evaluating on people not seen", "writing the report"
+LOOK, WRITE = "evaluating", "writing the report"
 NAMES = {
     "plain": "training without protection",
     "stage1": "training stage 1, what can be subtracted",
@@ -63,8 +63,9 @@ def run(options: Options, console: Console, budget: Budget | None = None) -> Fin
     packaged = None if options.train else packaged_weights()
     keep_freed_memory()
     portrait = open_portrait(options.photo)
-    source = open_source(options.faces, out, budget, options.seed)
-    for line in (f"photo: {portrait.words}", f"faces: {source.train_words}"):
+    source = open_source(options.faces, out, budget, options.seed, trained=packaged is None)
+    faces = source.train_words if packaged is None else source.pairs_words
+    for line in (f"photo: {portrait.words}", f"faces: {faces}"):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     with Trail(phases(source, budget, packaged), console) as trail:
         trained = []

@@ -17,6 +17,7 @@ from torch import Tensor
 from minusface.demo.photo import Portrait
 from minusface.protect import Protector, permutation_of_key
 from minusface.recognize.unmix import outlines
+from minusface.runtime import CLIENT_TRIES
 from minusface.types import FaceCrop, ProtectedImage, UInt8
 
 LONGEST = 480  # side of the photo in the report, pixels
@@ -68,18 +69,19 @@ def make_pictures(portrait: Portrait, protector: Protector, seed: int) -> Pictur
     Args:
         portrait: the photo, the face's box and crop.
         protector: of n copies an image; the first copy is shown.
-        seed: of the three permutations.
+        seed: of the permutations: three times as many as a client tries, and of each lot what it would send.
     """
     crop = FaceCrop.from_uint8(portrait.crop)
     protector.eval()
     made = protector.subtract(crop.pixels)
     decode = protector.codec.decode
     residue = decode(made.residue)
-    count = PERMUTATIONS * protector.n_duplicate
+    tried = protector.n_duplicate * CLIENT_TRIES
+    count = PERMUTATIONS * tried
     keys = [f"demo photo {number}" for number in range(count)]
     orders = permutation_of_key(keys, protector.codec.channels, seed)
     many = FaceCrop(crop.pixels.expand(PERMUTATIONS, -1, -1, -1))
-    images = protector.protect(many, orders.view(PERMUTATIONS, protector.n_duplicate, -1))
+    images = protector.protect(many, orders.view(PERMUTATIONS, tried, -1), tries=CLIENT_TRIES)
     first = ProtectedImage(images.pixels[:, :3].contiguous())
     return Pictures(
         photo=boxed(portrait.photo, portrait.box),

@@ -46,10 +46,11 @@ def settings(options: Options, budget: Budget, checkpoint: Path, seconds: float)
     """The rows of the report's last table, in order."""
     model = load_card(checkpoint).model
     net = model["recognizer"]
+    # A cohort adds one: how crowded the embedding's place is.
+    numbers = net["embedding_size"] + bool(net.get("cohort"))
     told = {
         "generator": f"U-Net of width {model['generator']['width']}, codec {model['codec']['name']}",
-        "recogniser": f"{net['backbone']}, {net['embedding_size']} numbers a template, "
-        f"input {net['input']}",
+        "recogniser": f"{net['backbone']}, {numbers} numbers a template, input {net['input']}",
     }
     if checkpoint.is_relative_to(options.out):
         precision = pick_precision("auto", pick_device("auto"))

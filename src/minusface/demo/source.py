@@ -79,8 +79,17 @@ def find_teacher(folder: Path, keys: Sequence[str]) -> tuple[Path | None, str]:
     return None, labels
 
 
-def open_source(faces: str | None, out: Path, budget: Budget, seed: int) -> Source:
+def open_source(
+    faces: str | None, out: Path, budget: Budget, seed: int, trained: bool = True
+) -> Source:
     """Choose training data and held-out pairs.
+
+    Args:
+        faces: a folder, ``synthetic``, or None for the one beside the repository.
+        out: where lists of a split are written.
+        budget: how many pairs, how many drawn faces.
+        seed: of the split and the pairs.
+        trained: whether models are trained here; otherwise nobody knows whom they learned from.
 
     Raises:
         MinusfaceError: a missing or unusable folder.
@@ -95,7 +104,7 @@ def open_source(faces: str | None, out: Path, budget: Budget, seed: int) -> Sour
         and _lists_fit(folder, lists)
     ):
         return listed_source(folder, lists)
-    return split_source(folder, out, budget, seed)
+    return split_source(folder, out, budget, seed, trained)
 
 
 def listed_source(folder: Path, lists: Path) -> Source:
@@ -116,7 +125,9 @@ def listed_source(folder: Path, lists: Path) -> Source:
     )
 
 
-def split_source(folder: Path, out: Path, budget: Budget, seed: int) -> Source:
+def split_source(
+    folder: Path, out: Path, budget: Budget, seed: int, trained: bool = True
+) -> Source:
     """Any other folder: some people are held out and paired; lists are written to ``out``."""
     whole = FolderDataset(folder)
     people: defaultdict[str, list[str]] = defaultdict(list)
@@ -131,6 +142,12 @@ def split_source(folder: Path, out: Path, budget: Budget, seed: int) -> Source:
     write_atomically(pairs_file, "".join(lines).encode())
     keys = [key for name in kept for key in people[name]]
     teacher, objective = find_teacher(folder, keys)
+    words = f"of {len(held_out)} people held out of {whole.name}"
+    if not trained:
+        words = (
+            f"of {len(held_out)} people of {whole.name} (the weights learned from LFW's {TRAIN_LIST}: "
+            "people of that list flatter them)"
+        )
     return Source(
         train=_folder_data(folder, names),
         teacher=teacher,
@@ -138,7 +155,7 @@ def split_source(folder: Path, out: Path, budget: Budget, seed: int) -> Source:
         pairs=pairs,
         read=folder_reader(folder),
         train_words=f"{whole.name}: {len(keys)} images of {len(kept)} people",
-        pairs_words=_pairs_words(pairs, f"of {len(held_out)} people held out of {whole.name}"),
+        pairs_words=_pairs_words(pairs, words),
         evaluate_options=_options(pairs_file, folder),
     )
 
