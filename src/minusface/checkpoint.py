@@ -36,7 +36,8 @@ class Card:
     """What a checkpoint is and how it came to be.
 
     ``model`` holds what is needed to rebuild it: ``codec``, ``generator``, ``recognizer`` (each the fields
-    of its config, or None), ``n_duplicate`` and ``mask``; ``files`` is filled in by :func:`save`.
+    of its config, or None), ``n_duplicate``, and ``obfuscation`` and ``mask_fraction`` where channels are
+    masked; ``files`` is filled in by :func:`save`.
     """
 
     task: str

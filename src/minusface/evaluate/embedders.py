@@ -15,7 +15,7 @@ from torch import Tensor
 from minusface.checkpoint import load_card
 from minusface.errors import MinusfaceError
 from minusface.evaluate.embedding import PairEmbedder
-from minusface.protect import Protector, permutation_of_key
+from minusface.protect import Protector, mask_of_key, permutation_of_key
 from minusface.protect.choice import check_tries
 from minusface.recognize import Recognizer
 
@@ -95,6 +95,8 @@ class ResidueEmbedder(Embedder):
 class ProtectedEmbedder(Embedder):
     """Stage 2: protected images, permuted by (key, draw, seed): a mirrored image as its original.
 
+    Where the protector masks channels, they are masked in the place of permuted, by the same.
+
     Args:
         recognizer: of protected images.
         protector: what makes them.
@@ -140,11 +142,11 @@ class ProtectedEmbedder(Embedder):
         return (protected * 255).round() / 255 if self.eight_bits else protected
 
     def _order(self, base: Tensor, keys: Sequence[str], draw: int) -> Tensor:
-        """Permutations (B, n, F), on the device of the base."""
+        """Permutations (or masks) (B, n, F), on the device of the base."""
         assert self.protector is not None
         copies, channels = self.protector.n_duplicate, self.protector.codec.channels
         orders = [
-            permutation_of_key([f"{key}#{number}" for key in keys], channels, self.seed, draw)
+            self._drawn([f"{key}#{number}" for key in keys], draw)
             for number in range(copies * self.tries)
         ]
         order = torch.stack(orders, 1).to(base.device)
@@ -156,6 +158,14 @@ class ProtectedEmbedder(Embedder):
             chosen = self.protector.choose(base[:, channels:], tried, base[:, :channels])[1]
             self._chosen = ((keys, draw), chosen)
         return self._chosen[1]
+
+    def _drawn(self, keys: Sequence[str], draw: int) -> Tensor:
+        """A permutation, or which channels a mask keeps, of each key: (B, F)."""
+        assert self.protector is not None
+        channels, fraction = self.protector.codec.channels, self.protector.mask_fraction
+        if fraction is None:
+            return permutation_of_key(keys, channels, self.seed, draw)
+        return mask_of_key(keys, channels, fraction, self.seed, draw)
 
 
 def embedder_of(
@@ -203,7 +213,7 @@ def load_embedder(
             "expected a checkpoint of stage 2, or a beta of more than 0"
         )
     recognizer = Recognizer.load(path)
-    protector = None if recognizer.kind == "crop" else Protector.load(path)
+    protector = None if recognizer.kind == "crop" else Protector.load(path, masks=True)
     return embedder_of(
         recognizer, protector, seed=seed, eight_bits=eight_bits, copies=copies, tries=tries
     )

@@ -9,6 +9,7 @@ from minusface.protect.shuffle import (
     draw_mask,
     draw_permutation,
     draw_permutation_from_entropy,
+    mask_of_key,
     permutation_of_key,
 )
 
@@ -25,6 +26,7 @@ __all__ = [
     "draw_mask",
     "draw_permutation",
     "draw_permutation_from_entropy",
+    "mask_of_key",
     "permutation_from_secret",
     "permutation_of_key",
     "rename_reference",

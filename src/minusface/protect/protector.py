@@ -5,6 +5,7 @@ Legend: B batch, n copies (``n_duplicate``), F channels, N side of a crop in pix
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from minusface.protect.generator import Regeneration, build_generator
 from minusface.protect.reading import Features, UnwrittenFeatures, can_stay_unwritten, read
 from minusface.protect.rows import Rows
 from minusface.protect.shuffle import draw_permutation_from_entropy
+from minusface.protect.spec import config_of, copies_of, mask_of, mask_spec
 from minusface.types import FaceCrop, ProtectedImage
 from minusface.weights import resolve
 
@@ -51,6 +53,8 @@ class Protector(nn.Module):
     """
 
     codec: Codec
+    mask_fraction: float | None = None
+    """Part of the channels that is masked where the paper's ablation is trained; None: they are shuffled."""
 
     def __init__(
         self, codec_config: CodecConfig, generator_config: GeneratorConfig, n_duplicate: int = 1
@@ -216,26 +220,32 @@ class Protector(nn.Module):
             "codec": asdict(self.codec_config),
             "generator": asdict(self.generator_config),
             "n_duplicate": self.n_duplicate,
+            **mask_spec(self.mask_fraction),
         }
 
     @classmethod
-    def from_spec(cls, spec: dict[str, Any]) -> Protector:
-        """A protector with fresh weights, from a card's ``model``."""
-        return cls(
-            CodecConfig(**spec["codec"]),
-            GeneratorConfig(**spec["generator"]),
-            int(spec.get("n_duplicate", 1)),
-        )
+    def from_spec(cls, spec: Mapping[str, Any], where: str = "protector") -> Protector:
+        """A protector with fresh weights, from a card's ``model``; ``where`` names its source in errors.
+
+        Raises:
+            MinusfaceError: a field is missing, unknown or of another type.
+        """
+        codec = config_of(CodecConfig, spec, "codec", where)
+        generator = config_of(GeneratorConfig, spec, "generator", where)
+        made = cls(codec, generator, copies_of(spec, where))
+        made.mask_fraction = mask_of(spec, where)
+        return made
 
     @classmethod
-    def load(cls, path: str | Path = "default") -> Protector:
+    def load(cls, path: str | Path = "default", masks: bool = False) -> Protector:
         """The protector of a stage-1 or stage-2 checkpoint, in eval mode, frozen.
 
         Args:
             path: a checkpoint or run folder, a name under MINUSFACE_HOME, or the name of packaged weights.
+            masks: take one that masks channels, too: who asks draws as its ``mask_fraction`` says.
 
         Raises:
-            MinusfaceError: no checkpoint, a damaged one, or one without a generator.
+            MinusfaceError: no checkpoint, a damaged one, one without a generator, or one that masks.
         """
         path = resolve(str(path))
         card = checkpoint.load_card(path)
@@ -243,7 +253,12 @@ class Protector(nn.Module):
             raise MinusfaceError(
                 f"{path}: a {card.task!r} checkpoint holds no generator (expected stage1 or stage2)"
             )
-        protector = cls.from_spec(card.model)
+        protector = cls.from_spec(card.model, str(path))
+        if protector.mask_fraction is not None and not masks:
+            raise MinusfaceError(
+                f"{path}: trained on masked channels (stage2.obfuscation mask), which only training and "
+                "evaluation follow; expected a checkpoint of obfuscation shuffle"
+            )
         tensors = checkpoint.load_part(path, prefix="generator.")
         checkpoint.load_into(protector.generator, tensors, str(path))
         return protector.eval().requires_grad_(False)

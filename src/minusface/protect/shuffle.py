@@ -40,7 +40,9 @@ def permutation_of_key(keys: Sequence[str], channels: int, seed: int, draw: int 
     """
     rows = []
     for key in keys:
-        digest = hashlib.sha256(f"{seed}/{draw}/{key}".encode()).digest()
+        # Names of files need not be UTF-8.
+        said = f"{seed}/{draw}/{key}".encode("utf-8", "surrogateescape")
+        digest = hashlib.sha256(said).digest()
         random = np.random.Generator(np.random.Philox(int.from_bytes(digest[:16], "little")))
         rows.append(random.permutation(channels))
     return torch.from_numpy(np.asarray(rows, dtype=np.int64).reshape(len(keys), channels))
@@ -52,7 +54,21 @@ def draw_mask(batch: int, channels: int, fraction: float, generator: torch.Gener
     Raises:
         MinusfaceError: a fraction outside [0, 1).
     """
+    return _kept(draw_permutation(batch, channels, generator), fraction)
+
+
+def mask_of_key(
+    keys: Sequence[str], channels: int, fraction: float, seed: int, draw: int = 0
+) -> Tensor:
+    """As :func:`draw_mask`, drawn as :func:`permutation_of_key` draws: a mask a name, (B, F) bool.
+
+    Raises:
+        MinusfaceError: a fraction outside [0, 1).
+    """
+    return _kept(permutation_of_key(keys, channels, seed, draw), fraction)
+
+
+def _kept(order: Tensor, fraction: float) -> Tensor:
     if not 0 <= fraction < 1:
         raise MinusfaceError(f"mask fraction {fraction}: expected 0 <= fraction < 1")
-    order = draw_permutation(batch, channels, generator)
-    return order >= round(fraction * channels)
+    return order >= round(fraction * order.shape[1])

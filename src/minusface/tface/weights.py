@@ -189,6 +189,10 @@ def to_state(path: Path | str) -> Tensors:
         raise MinusfaceError(f"{path}: codec {card.model['codec'].get('name')}, TFace has dct only")
     if card.model.get("n_duplicate", 1) != 1:
         raise MinusfaceError(f"{path}: n_duplicate {card.model['n_duplicate']}, TFace has 1 only")
+    if card.model.get("obfuscation", "shuffle") != "shuffle":
+        raise MinusfaceError(
+            f"{path}: obfuscation {card.model['obfuscation']}, TFace has shuffle only"
+        )
     # Crops are in [-1, 1] already; features are never transformed.
     allowed = {"protected": ("as_is",), "crop": ("as_is", "rescaled")}.get(
         recognizer.get("kind", "")

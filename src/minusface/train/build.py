@@ -61,7 +61,7 @@ def build_task(config: TrainConfig, classes: Classes, teacher: Teacher | None) -
                 warm_start(recognizer, tensors)
     if config.task != "stage2" and config.start.generator and task.protector is not None:
         with of_key("start.generator"):
-            tensors = Protector.load(config.start.generator).generator.state_dict()
+            tensors = Protector.load(config.start.generator, masks=True).generator.state_dict()
             load_into(task.protector.generator, tensors, config.start.generator)
     return task
 
@@ -83,7 +83,7 @@ def _frozen_protector(config: TrainConfig) -> Protector:
             "task stage2: start.generator is missing, expected a stage-1 checkpoint"
         )
     with of_key("start.generator"):
-        loaded = Protector.load(config.start.generator)
+        loaded = Protector.load(config.start.generator, masks=True)
     if loaded.codec_config != config.codec or loaded.generator_config != config.generator:
         raise MinusfaceError(
             f"{config.start.generator}: made with {loaded.codec_config} and {loaded.generator_config}, "

@@ -217,6 +217,8 @@ class StageTwo(Task):
     ) -> None:
         super().__init__(config, classes, teacher)
         self.protector = protector.eval().requires_grad_(False)
+        masks = config.stage2.obfuscation == "mask"
+        self.protector.mask_fraction = config.stage2.mask_fraction if masks else None
         self.twin: Twin | None = None
         if config.distill.twin is not None:
             with of_key("distill.twin"):
