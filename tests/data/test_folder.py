@@ -84,11 +84,15 @@ def test_people_as_names_and_as_a_file(root: Path, tmp_path: Path) -> None:
         ("2\n1\nA\t3\n1\nC\t4\n", ["A", "C"]),
         ("0001\n0002\n0003\n", ["0001", "0002", "0003"]),
         ("2\n0001\n0002\n", ["0001", "0002"]),
+        ("0000001\n0000007\n", ["0000001", "0000007"]),
+        ("1\t3\n7\t20\n", ["1", "7"]),
+        ("A\u2028B\nC\n", ["A\u2028B", "C"]),
+        ("J\udcf6rg\t2\n\udcff\t1\n", ["J\udcf6rg", "\udcff"]),
     ],
 )
 def test_read_people(tmp_path: Path, text: str, names: list[str]) -> None:
     path = tmp_path / "people.txt"
-    path.write_bytes(text.encode())
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
     assert read_people(path) == names
 
 
@@ -198,6 +202,29 @@ def test_wrong_size_names_file_and_sizes(root: Path) -> None:
         dataset[3]
     with pytest.raises(IndexError):
         dataset[len(dataset)]
+
+
+def test_skipping_takes_the_next_image(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "Bob" / "Bob_0.jpg").write_bytes(b"no image")
+    write(root / "Cy" / "Cy_0.jpg", np.zeros((90, 90, 3), np.uint8))
+    dataset = FolderDataset(root, on_error="skip")
+    assert [sample.key for sample in dataset][3:] == [
+        "Bob/Bob_1.png",
+        "Bob/Bob_1.png",
+        "Ann_Lee/Ann_Lee_0.jpg",
+    ]
+    assert [sample.label for sample in dataset] == [0, 0, 0, 1, 1, 0]
+    assert [key for key, _ in dataset.skipped] == ["Bob/Bob_0.jpg", "Cy/Cy_0.jpg"]
+    said = capsys.readouterr().err.splitlines()
+    assert [line.startswith(f"minusface: skipped {root}") for line in said] == [True, True]
+    with pytest.raises(MinusfaceError, match=r"Bob_0\.jpg"):
+        list(FolderDataset(root))
+    with pytest.raises(MinusfaceError, match="on_error"):
+        FolderDataset(root, on_error="no")  # type: ignore[arg-type]
+    for file in root.rglob("*.*"):
+        file.write_bytes(b"")
+    with pytest.raises(MinusfaceError, match="faces: none of its 6 images can be read"):
+        dataset[0]
 
 
 def test_fingerprint_follows_files(root: Path) -> None:

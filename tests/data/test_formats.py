@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minusface.data import FolderDataset, Loader, SyntheticFaces, export_folder
+from minusface.data import FolderDataset, Loader, SyntheticFaces, export_folder, writers
 from minusface.data.convert import FORMATS, convert
 from minusface.data.recordio import HEADER, MAGIC_BYTES, RecordIODataset
-from minusface.data.records import RecordDataset
+from minusface.data.skipping import Skipping
 from minusface.data.source import open_faces
 from minusface.data.tfrecord import image_of, masked_crc
 from minusface.data.writers import RecordIOWriter, ShardWriter, TFRecordWriter, Writer
@@ -104,9 +104,9 @@ def test_fingerprint_tells_data_apart(every: dict[str, str], to: str, tmp_path: 
 
 def corrupt(spec: str, to: str) -> Path:
     """Damage the image of one record."""
-    kind = {"tfrecord": "*.tfrecord", "recordio": "train.rec", "shards": "*.tar", "list": "*.png"}
+    kind = {"tfrecord": "*.tfrecord", "recordio": "train.rec", "shards": "*.tar"}
     root = Path(spec.partition(":")[2].rpartition("@")[2].replace("/*.tar", ""))
-    file = sorted((root.parent if root.is_file() else root).rglob(kind[to]))[0]
+    file = sorted((root.parent if root.is_file() else root).rglob(kind.get(to, "*.png")))[0]
     data = bytearray(file.read_bytes())
     place = data.find(b"IDAT") + 20
     data[place : place + 30] = b"\xa5" * 30
@@ -114,7 +114,7 @@ def corrupt(spec: str, to: str) -> Path:
     return file
 
 
-@pytest.mark.parametrize("to", ["list", "tfrecord", "recordio", "shards"])
+@pytest.mark.parametrize("to", FORMATS)
 def test_corrupt_records(
     folder: Path, to: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,7 +125,7 @@ def test_corrupt_records(
         list(failing)  # type: ignore[call-overload]
     assert "\n" not in str(error.value)
     skipping = open_faces(spec, size=SIZE, on_error="skip")
-    assert isinstance(skipping, RecordDataset)
+    assert isinstance(skipping, Skipping)
     keys = [sample.key for _ in range(2) for sample in skipping]  # type: ignore[attr-defined]
     assert len(keys) == 2 * PEOPLE * IMAGES
     assert len(set(keys)) == PEOPLE * IMAGES - 1
@@ -161,6 +161,8 @@ def test_tfrecord_refusals(folder: Path, tmp_path: Path) -> None:
     refused(spec, "a_TFR-00007.tfrecord")
     index.write_text(lines + "a_TFR\t0\t0\t-3\n")
     refused(spec, "line 16", "negative", "'-3'")
+    index.write_text(lines + "a_TFR\t0\t0\t4294967296\n")
+    refused(spec, "line 16", "label 4294967296")
     index.write_text(lines + "a_TFR\t0\t0\t9\n")
     refused(spec, "label 5", "holes")
     index.write_text(lines + "a_TFR\t0\t0\n")
@@ -245,6 +247,25 @@ def test_recordio_splits_data_that_holds_the_magic_number(tmp_path: Path) -> Non
     assert (tmp_path / "train.rec").read_bytes().count(b"tail") == 1
 
 
+def test_recordio_refuses_more_than_it_counts(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranges are float32: beyond 2^24 they would be rounded."""
+    source = FolderDataset(folder, size=SIZE)
+    numbers = PEOPLE * IMAGES + PEOPLE + 1
+    monkeypatch.setattr(writers, "EXACT", numbers)
+    assert convert(source, "recordio", tmp_path / "fits").written == PEOPLE * IMAGES
+    monkeypatch.setattr(writers, "EXACT", numbers - 1)
+    with pytest.raises(MinusfaceError, match=r"out: 15 images of 5 people.* tfrecord and shards"):
+        convert(source, "recordio", tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["fits"]
+    writer = RecordIOWriter(tmp_path / "writer")
+    items = [("", number // IMAGES, b"") for number in range(PEOPLE * IMAGES)]
+    with pytest.raises(MinusfaceError, match="recordio counts 19 of both"):
+        write(writer, items)
+    assert writer.count == len(items) - 1
+
+
 def test_recordio_without_people_and_with_float_labels(tmp_path: Path) -> None:
     """The older form: no record 0, labels as an array of floats before the image."""
     data, lines = b"", ""
@@ -271,6 +292,8 @@ def test_list_refusals(folder: Path, tmp_path: Path) -> None:
     refused(spec, "line 2", "outside")
     listed.write_text(f"{keys[0]}\t0\n{keys[1]}\t2\n")
     refused(spec, "label 1", "holes")
+    listed.write_text(f"{keys[0]}\t0\n{keys[1]}\t4294967296\n")
+    refused(spec, "line 2", "label 4294967296")
     listed.write_text(f"{keys[0]}\t0\nnone.png\t1\n")
     refused(spec, "none.png")
     listed.write_text(f"{keys[0]} 0\n")
@@ -348,6 +371,20 @@ def test_a_shard_is_fetched_once(every: dict[str, str], tmp_path: Path, monkeypa
     kept = list(tmp_path.rglob("*.tar")) + list((tmp_path / "shards").iterdir())
     assert kept
     assert [p for p in kept if p.name.endswith(".tmp")] == []
+
+
+@pytest.mark.parametrize("to", ["list", "tfrecord"])
+def test_paths_with_an_at_sign(folder: Path, to: str, tmp_path: Path) -> None:
+    source = FolderDataset(folder, size=SIZE)
+    done = convert(source, to, tmp_path / "me@home" / "a@b")
+    assert contents(open_faces(done.spec, size=SIZE)) == contents(source)
+    file = done.spec.partition(":")[2].partition(f"@{tmp_path}")[0]
+    moved = (tmp_path / "me@home" / "a@b").rename(tmp_path / "c@d")
+    listed = Path(file).name
+    (moved / listed).rename(tmp_path / "x@y.txt")
+    again = open_faces(f"{to}:{tmp_path}/x@y.txt@{moved}", size=SIZE)
+    assert contents(again) == contents(source)
+    refused(f"{to}:{tmp_path}/none.txt@{moved}", "No such file")
 
 
 def test_unknown_formats(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minusface.data.split import split_people
+from minusface.data.split import Split, list_texts, split_people
 from minusface.errors import MinusfaceError
 
 
@@ -67,3 +67,18 @@ def test_too_few_people_or_images() -> None:
         split_people(*_people(3, 2))
     with pytest.raises(MinusfaceError, match="two images"):
         split_people(*_people(10, 1))
+
+
+def test_lists_as_files() -> None:
+    split = Split(["1", "7"], ["J\udcf6rg"], [("J\udcf6rg/1.jpg", "J\udcf6rg/2.jpg", True)])
+    found = list_texts(split, {"1": 3, "7": 1, "J\udcf6rg": 2})
+    assert found == {
+        "train": b"1\t3\n7\t1\n",
+        "test": b"J\xf6rg\t2\n",
+        "pairs": b"J\xf6rg/1.jpg\tJ\xf6rg/2.jpg\t1\n",
+    }
+    with pytest.raises(MinusfaceError, match=r"'a\\tb': a tab or a line break"):
+        list_texts(split, {"a\tb": 1})
+    broken = Split([], [], [("p/a\n.jpg", "p/b.jpg", True)])
+    with pytest.raises(MinusfaceError, match="line break"):
+        list_texts(broken, {"p": 2})

@@ -94,6 +94,8 @@ def align(photos: str, out: str, workers: int = 0, size: int = 112, json: bool =
     from minusface.faces.folders import MISSES, SHEET, align_folder
     from minusface.progress import bar
 
+    if workers < 0:
+        raise MinusfaceError(f"workers {workers}: expected 1 or more, or 0 for one a core")
     total = len(list_photos([photos]))
     with bar("aligning", total) as advance:
         done = align_folder(photos, out, size=size, workers=workers or None, advance=advance)
@@ -114,6 +116,8 @@ def split(
 ) -> int:
     """Part people into train and test, and draw test pairs: OUT/train.txt, test.txt and pairs.txt.
 
+    Lists of people have a line NAME<tab>IMAGES a person, as LFW's have.
+
     Args:
         data: a folder with a folder a person.
         out: where the lists go.
@@ -124,7 +128,7 @@ def split(
     """
     from minusface.data import FolderDataset
     from minusface.data.source import open_faces
-    from minusface.data.split import split_people
+    from minusface.data.split import list_texts, split_people
     from minusface.files import write_atomically
 
     dataset = open_faces(data)
@@ -137,10 +141,10 @@ def split(
     for label, key in zip(dataset.labels.tolist(), dataset.keys(), strict=True):
         images[label].append(key)
     found = split_people(dataset.people, images, test=test, pairs=pairs, seed=seed)
-    lines = [f"{a}\t{b}\t{int(same)}" for a, b, same in found.pairs]
+    texts = list_texts(found, dict(zip(dataset.people, map(len, images), strict=True)))
     folder = Path(out)
-    for name, content in (("train", found.train), ("test", found.test), ("pairs", lines)):
-        write_atomically(folder / f"{name}.txt", ("\n".join(content) + "\n").encode())
+    for name, text in texts.items():
+        write_atomically(folder / f"{name}.txt", text)
     counts = {"train": len(found.train), "test": len(found.test), "pairs": len(found.pairs)}
     if json:
         print(jsons.dumps(counts))
@@ -151,7 +155,8 @@ def split(
     )
     print(
         f"next: minusface train configs/quickstart.yaml --data.faces {shlex.quote(data)} "
-        f"--data.people {folder}/train.txt --evaluation.pairs {folder}/pairs.txt"
+        f"--data.people {shlex.quote(f'{folder}/train.txt')} "
+        f"--evaluation.pairs {shlex.quote(f'{folder}/pairs.txt')}"
     )
     return 0
 

@@ -16,6 +16,7 @@ from minusface.errors import MinusfaceError
 
 CHUNK = 1 << 22
 DIGITS = 18
+LABELS = 1 << 31
 # Lines whose wide copies exist at a time.
 PART = 1 << 19
 NEWLINE, TAB, ZERO, RETURN, MINUS = 10, 9, 48, 13, 45
@@ -120,6 +121,20 @@ def integers(path: Path, lines: Lines, column: int, what: str) -> Ints:
             f"{path}, line {lines.first + line}: {kind}{what} {said!r}, expected 0 or more"
         )
     return values
+
+
+def read_labels(path: Path, lines: Lines, column: int) -> npt.NDArray[np.int32]:
+    """A column of people's numbers: (L,).
+
+    Raises:
+        MinusfaceError: as :func:`integers`; a number beyond 31 bits.
+    """
+    values = integers(path, lines, column, "label")
+    if len(beyond := np.flatnonzero(values >= LABELS)):
+        raise MinusfaceError(
+            f"{path}, line {lines.first + beyond[0]}: label {values[beyond[0]]}, expected less than {LABELS}"
+        )
+    return values.astype(np.int32)
 
 
 def names(lines: Lines, column: int, known: list[bytes]) -> Ints:

@@ -24,6 +24,7 @@ from minusface.data.writers import (
     ShardWriter,
     TFRecordWriter,
     Writer,
+    check_recordio,
 )
 from minusface.errors import MinusfaceError, choice_error
 from minusface.files import write_atomically
@@ -75,13 +76,15 @@ def convert(
         advance: called with how many more images were looked at.
 
     Raises:
-        MinusfaceError: an unknown format, ``out`` is there, an unreadable image, a full disk, or another
-            process that writes ``out`` now; nothing is left behind.
+        MinusfaceError: an unknown format, ``out`` is there, more than the format holds, an unreadable
+            image, a full disk, or another process that writes ``out`` now; nothing is left behind.
     """
     if to not in FORMATS:
         raise choice_error("data format", to, FORMATS)
     if out.exists():
         raise MinusfaceError(f"{out}: exists already, expected a new folder")
+    if to == "recordio":
+        check_recordio(len(dataset), dataset.classes, out)
     partial = out.with_name(f".{out.name}.partial")
     with _alone(out, partial):
         try:

@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from minusface.data.dataset import Sample, check_index, digest
+from minusface.data.skipping import OnError, Skipping
 from minusface.errors import MinusfaceError
 from minusface.types import UInt8
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
-class FolderDataset:
+class FolderDataset(Skipping):
     """Aligned face crops on disk, one folder a person; labels number the people in sorted order.
 
     A person with a single image is fine. Folders without an image, hidden files and files that are
@@ -28,6 +29,7 @@ class FolderDataset:
         people: names to keep, or a list file of them (see :func:`read_people`); all when None.
         size: side of every crop in pixels.
         cache: keep the encoded files in memory, read once and now.
+        on_error: what an image does that cannot be read; see :class:`Skipping`.
 
     Raises:
         MinusfaceError: ``root`` is missing, empty or flat, or a listed person has no image in it.
@@ -39,8 +41,10 @@ class FolderDataset:
         people: Path | str | Sequence[str] | None = None,
         size: int = 112,
         cache: bool = False,
+        on_error: OnError = "fail",
     ) -> None:
         self.root = Path(root)
+        super().__init__(self.root.resolve().name, on_error)
         self.size = size
         kept = _people_folders(self.root, people)
         names: list[bytes] = []
@@ -69,11 +73,6 @@ class FolderDataset:
             self._cached = self._read_all()
 
     @property
-    def name(self) -> str:
-        """The folder's name."""
-        return self.root.resolve().name
-
-    @property
     def classes(self) -> int:
         """How many people. Training on labels needs two and more: that is for the caller to ask."""
         return len(self.people)
@@ -89,13 +88,8 @@ class FolderDataset:
         """All keys, in order."""
         return (self.key(index) for index in range(len(self)))
 
-    def __getitem__(self, index: int) -> Sample:
-        """One image, decoded.
-
-        Raises:
-            MinusfaceError: a file that is missing, damaged, truncated or not ``size`` x ``size``.
-        """
-        key = self.key(check_index(index, len(self)))
+    def _sample(self, index: int) -> Sample:
+        key = self.key(index)
         path = self.root / key
         image = decode_image(self._encoded(index, path), str(path))
         height, width = image.shape[:2]
@@ -139,28 +133,38 @@ def read_people(path: Path | str) -> list[str]:
     """Names in a list file, one a line, in the file's order.
 
     LFW's files are understood: ``name<tab>count`` with counts of people on lines of their own. Without
-    tabs, a first line that is a number is a count only if it counts the lines after it: names may be
-    numbers.
+    tabs, a first line that is a number is a count only if it counts the lines after it, and has no zero in
+    front: names may be numbers. Names are what they are on disk, in UTF-8 or not.
 
     Raises:
         MinusfaceError: a file that is missing, no text, or lists nobody.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise MinusfaceError(f"{path}: not a list of people (no UTF-8 text)") from error
-    except OSError as error:
-        raise MinusfaceError(f"{path}: cannot read ({error.strerror or error})") from error
-    lines = [line for line in (raw.strip() for raw in text.splitlines()) if line]
+    text = read_names(path, "people")
+    lines = [line for line in (raw.strip() for raw in text.split("\n")) if line]
     if any("\t" in line for line in lines):
         lines = [line for line in lines if "\t" in line or not line.isdigit()]
-    elif lines and lines[0].isdecimal() and int(lines[0]) == len(lines) - 1:
+    elif lines and lines[0] == str(len(lines) - 1):
         lines = lines[1:]
     names = [line.split("\t")[0].strip() for line in lines]
     if not names:
         raise MinusfaceError(f"{path}: lists nobody, expected a name a line")
     return names
+
+
+def read_names(path: Path, what: str) -> str:
+    """The text of a list of names of files, bytes that are not UTF-8 as the file system gives them.
+
+    Raises:
+        MinusfaceError: a file that is missing, or no text; ``what`` it should list.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise MinusfaceError(f"{path}: cannot read ({error.strerror or error})") from error
+    if "\0" in text:
+        raise MinusfaceError(f"{path}: not a list of {what} (no UTF-8 text)")
+    return text
 
 
 def decode_image(data: bytes, where: str) -> UInt8:

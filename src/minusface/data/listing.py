@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from minusface.data.columns import check_labels, integers, read_columns
-from minusface.data.records import Files, OnError, RecordDataset, array_digest
+from minusface.data.columns import check_labels, read_columns, read_labels
+from minusface.data.records import Files, RecordDataset, array_digest
+from minusface.data.skipping import OnError
 from minusface.errors import MinusfaceError
 
 LINE = "path<tab>label"
@@ -39,7 +40,7 @@ class ListDataset(RecordDataset):
         self.files = Files([path])
         labels, starts, ends = [], [], []
         for lines in read_columns(path, 2, LINE):
-            labels.append(integers(path, lines, 1, "label").astype(np.int32))
+            labels.append(read_labels(path, lines, 1))
             starts.append(lines.starts[:, 0] + lines.offset)
             ends.append((lines.ends[:, 0] - lines.starts[:, 0]).astype(np.uint16))
         whose = np.concatenate(labels)

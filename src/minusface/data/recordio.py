@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from minusface.data.columns import check_labels, integers, read_columns
-from minusface.data.records import Files, OnError, RecordDataset, array_digest
+from minusface.data.records import Files, RecordDataset, array_digest
+from minusface.data.skipping import OnError
 from minusface.errors import MinusfaceError
 
 MAGIC = 0xCED7230A

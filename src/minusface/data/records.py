@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from minusface.data.dataset import Sample, check_index, digest
+from minusface.data.dataset import Sample, digest
 from minusface.data.folder import decode_image
-from minusface.errors import MinusfaceError, choice_error
+from minusface.data.skipping import OnError, Skipping
+from minusface.errors import MinusfaceError
 
-OnError = Literal["fail", "skip"]
 Labels = npt.NDArray[np.int32]
 
 
-class RecordDataset:
+class RecordDataset(Skipping):
     """Numbered records of encoded images.
 
     Args:
@@ -28,8 +27,7 @@ class RecordDataset:
         labels: (L,) number of the person, a record.
         classes: how many people.
         size: side of every crop in pixels.
-        on_error: ``fail`` at a corrupt record, or ``skip``: the next readable one takes its place, and it is
-            told once on stderr and listed in ``skipped``.
+        on_error: see :class:`Skipping`.
 
     Raises:
         MinusfaceError: another ``on_error``.
@@ -38,12 +36,8 @@ class RecordDataset:
     def __init__(
         self, name: str, labels: Labels, classes: int, size: int, on_error: OnError
     ) -> None:
-        if on_error not in ("fail", "skip"):
-            raise choice_error("on_error", on_error, ("fail", "skip"))
-        self.name, self.labels, self.classes = name, labels, classes
-        self.size, self.on_error = size, on_error
-        self.skipped: list[tuple[str, str]] = []
-        """(key, reason) of the corrupt records that this process met."""
+        super().__init__(name, on_error)
+        self.labels, self.classes, self.size = labels, classes, size
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -67,24 +61,6 @@ class RecordDataset:
     def _bytes(self, index: int, key: str) -> bytes:
         raise NotImplementedError
 
-    def __getitem__(self, index: int) -> Sample:
-        """One image, decoded.
-
-        Raises:
-            MinusfaceError: a corrupt record, an image that is damaged or of another size; with ``skip`` only
-                if no record is readable.
-        """
-        check_index(index, len(self))
-        for step in range(len(self)):
-            number = (index + step) % len(self)
-            try:
-                return self._sample(number)
-            except MinusfaceError as error:
-                if self.on_error == "fail":
-                    raise
-                self._skip(self.key(number), str(error))
-        raise MinusfaceError(f"{self.name}: none of its {len(self)} records can be read")
-
     def fingerprint(self) -> str:
         """SHA-256 (hex) over what the index says."""
         raise NotImplementedError
@@ -98,12 +74,6 @@ class RecordDataset:
                 f"{self.size}x{self.size}; photos are aligned to crops first"
             )
         return Sample(image, int(self.labels[index]), key)
-
-    def _skip(self, key: str, reason: str) -> None:
-        if all(key != known for known, _ in self.skipped):
-            self.skipped.append((key, reason))
-            # Worker processes cannot hand their lists over: what is skipped is told where it happens.
-            print(f"minusface: skipped {reason}", file=sys.stderr)
 
 
 class Files:

@@ -17,7 +17,8 @@ import numpy as np
 
 from minusface.data.columns import check_labels
 from minusface.data.folder import SUFFIXES
-from minusface.data.records import Files, OnError, RecordDataset, array_digest
+from minusface.data.records import Files, RecordDataset, array_digest
+from minusface.data.skipping import OnError
 from minusface.errors import MinusfaceError
 
 CACHE = "MINUSFACE_CACHE"

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
 
 from minusface.data.dataset import FaceDataset
 from minusface.data.folder import FolderDataset
+from minusface.data.skipping import OnError
 from minusface.errors import MinusfaceError, choice_error
 
 SYNTHETIC = re.compile(r"^(\d+)x(\d+)$")
 FORMATS = ("folder", "list", "tfrecord", "recordio", "shards", "synthetic")
-OnError = Literal["fail", "skip"]
 HELP = (
     "folder:DIR, list:FILE[@ROOT], tfrecord:INDEX.txt[@ROOT], recordio:DIR, shards:PATTERN or "
     "synthetic:PEOPLExIMAGES"
@@ -42,7 +41,7 @@ def open_faces(
         people: a file of people to keep; folders only.
         size: side of the crops in pixels.
         seed: of synthetic faces.
-        on_error: what a corrupt record does; see the readers. A folder's always fails.
+        on_error: what a corrupt image does; see :class:`minusface.data.skipping.Skipping`.
 
     Raises:
         MinusfaceError: an unknown format, a missing file, or a list of people where it has no use.
@@ -51,7 +50,7 @@ def open_faces(
     if people is not None and kind != "folder":
         raise MinusfaceError(f"data.people: only for a folder of people, but {spec} is {kind}")
     if kind == "folder":
-        return FolderDataset(place, people=people, size=size)
+        return FolderDataset(place, people=people, size=size, on_error=on_error)
     if kind == "synthetic":
         return _synthetic(spec, place, size, seed)
     return _openers()[kind](place, size, on_error)
@@ -117,10 +116,9 @@ def _openers() -> dict[str, Callable[[str, int, OnError], FaceDataset]]:
 
 
 def _rooted(place: str) -> tuple[Path, Path | None]:
+    """File and root. Either may hold an ``@`` in its name: the longest path that is a file is the file."""
+    for end in (len(place), *(n for n in reversed(range(len(place))) if place[n] == "@")):
+        if Path(place[:end]).is_file():
+            return Path(place[:end]), Path(place[end + 1 :]) if end < len(place) else None
     file, at, root = place.rpartition("@")
     return (Path(file), Path(root)) if at else (Path(place), None)
-
-
-def skipped(dataset: Any) -> list[tuple[str, str]]:
-    """(key, reason) of the records that a reader passed over, where it keeps count."""
-    return list(getattr(dataset, "skipped", []))

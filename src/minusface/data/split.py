@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +74,31 @@ def split_people(
         test=sorted(people[number] for number in chosen),
         pairs=drawn,
     )
+
+
+def list_texts(split: Split, images: Mapping[str, int]) -> dict[str, bytes]:
+    """The files of a split by their names, ``train``, ``test`` and ``pairs``: bytes as on disk.
+
+    Args:
+        split: who and what.
+        images: how many of each person.
+
+    Raises:
+        MinusfaceError: a name that a list cannot hold.
+    """
+    for name in (*images, *(key for a, b, _ in split.pairs for key in (a, b))):
+        if any(sign in name for sign in "\t\r\n"):
+            raise MinusfaceError(f"{name!r}: a tab or a line break in a name, which lists part at")
+    # With a count beside each, as in LFW's lists, no name is taken for a count.
+    lists = {
+        "train": [f"{name}\t{images[name]}" for name in split.train],
+        "test": [f"{name}\t{images[name]}" for name in split.test],
+        "pairs": [f"{a}\t{b}\t{int(same)}" for a, b, same in split.pairs],
+    }
+    return {
+        name: "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+        for name, lines in lists.items()
+    }
 
 
 Draw = tuple[int, int, int, int]

@@ -14,8 +14,9 @@ from typing import cast
 
 import numpy as np
 
-from minusface.data.columns import PART, check_labels, integers, names, read_columns
-from minusface.data.records import Files, OnError, RecordDataset, array_digest
+from minusface.data.columns import PART, check_labels, integers, names, read_columns, read_labels
+from minusface.data.records import Files, RecordDataset, array_digest
+from minusface.data.skipping import OnError
 from minusface.errors import MinusfaceError
 
 LINE = "NAME<tab>shard<tab>offset<tab>label"
@@ -53,8 +54,8 @@ class TFRecordDataset(RecordDataset):
                 raise MinusfaceError(f"{index}: shard {shard.max()}, expected less than {SHARDS}")
             found, where = np.unique(names(lines, 0, known) * SHARDS + shard, return_inverse=True)
             codes = np.array([numbers.setdefault(int(code), len(numbers)) for code in found])
-            offset, label = integers(index, lines, 2, "offset"), integers(index, lines, 3, "label")
-            parts.append((codes[where].astype(np.int32), offset, label.astype(np.int32)))
+            offset, label = integers(index, lines, 2, "offset"), read_labels(index, lines, 3)
+            parts.append((codes[where].astype(np.int32), offset, label))
         self.files = Files([_shard(root, known[code // SHARDS], code % SHARDS) for code in numbers])
         # One column after the other, each freed where it came from: the index is there once.
         columns = [[part[column] for part in parts] for column in range(3)]

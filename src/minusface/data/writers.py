@@ -165,10 +165,11 @@ class RecordIOWriter:
         """See :class:`Writer`.
 
         Raises:
-            MinusfaceError: labels that fall, or beyond 2^24, which the format cannot hold exactly.
+            MinusfaceError: labels that fall, or more than the format holds.
         """
         known = len(self.firsts)
-        if label not in (known, known - 1) or label >= EXACT:
+        check_recordio(self.count + 1, max(known, label + 1), self.root)
+        if label not in (known, known - 1):
             raise MinusfaceError(
                 f"{self.root}: label {label} after {known - 1}, expected rising labels"
             )
@@ -198,6 +199,20 @@ class RecordIOWriter:
             growing.sync()
             growing.file.close()
         (self.root / "property").write_text(f"{people},{self.size},{self.size}\n")
+
+
+def check_recordio(images: int, people: int, where: Path) -> None:
+    """Refuse what RecordIO's numbers cannot hold.
+
+    Raises:
+        MinusfaceError: records of images and people whose last number is beyond 2^24: ranges of them are
+            float32, and would be rounded.
+    """
+    if images + people + 1 > EXACT:
+        raise MinusfaceError(
+            f"{where}: {images:,} images of {people:,} people, but recordio counts {EXACT - 1:,} of both at "
+            "most; tfrecord and shards have no such limit"
+        )
 
 
 def _about(first: int, last: int, label: float, number: int) -> bytes:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from minusface.data.folder import SUFFIXES
+from minusface.data.folder import SUFFIXES, read_names
 from minusface.errors import MinusfaceError
 
 Bools = npt.NDArray[np.bool_]
@@ -188,12 +188,7 @@ Line = tuple[int, list[str]]
 
 def _read_lines(path: Path) -> list[Line]:
     """Numbered lines as fields; empty ones left out."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise MinusfaceError(f"{path}: not a list of pairs (no UTF-8 text)") from error
-    except OSError as error:
-        raise MinusfaceError(f"{path}: cannot read ({error.strerror or error})") from error
+    text = read_names(path, "pairs")
     lines: list[Line] = []
     for number, raw in enumerate(text.split("\n"), start=1):
         line = raw.strip()
