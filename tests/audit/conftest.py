@@ -67,6 +67,24 @@ def finding(attack: str, target: str, variant: str = "", **measures: float) -> F
     return Finding(attack, target, "sees protected images", dict(measures), variant)
 
 
+def write_distance(path: Path, over: str = "ReduceMean") -> None:
+    """A model of two images: the mean of their absolute difference, or another operator's value of it."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    images = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["b", 3, "h", "w"]) for n in "xy"]
+    nodes = [
+        helper.make_node("Sub", ["x", "y"], ["d"]),
+        helper.make_node("Abs", ["d"], ["a"]),
+        helper.make_node(over, ["a", "axes"], ["m"], keepdims=0),
+    ]
+    axes = helper.make_tensor("axes", TensorProto.INT64, [3], [1, 2, 3])
+    out = helper.make_tensor_value_info("m", TensorProto.FLOAT, ["b"])
+    graph = helper.make_graph(nodes, "distance", images, [out], [axes])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, path)
+
+
 @pytest.fixture(scope="session")
 def scene() -> Scene:
     """People whose pictures differ little: colours then tell who they are."""

@@ -24,7 +24,7 @@ from minusface.audit.viewing import contours_unmixed, run_viewing
 from minusface.errors import MinusfaceError
 from minusface.evaluate import Pair, PairList
 from minusface.peers import MinusFace, Pixelation, Unprotected
-from tests.audit.conftest import colours_ruler
+from tests.audit.conftest import colours_ruler, write_distance
 
 
 def test_the_student_beats_chance_on_what_must_leak(bench: Bench) -> None:
@@ -59,7 +59,8 @@ def test_top1_by_hand() -> None:
 def test_attributes_leak_from_photos(bench: Bench) -> None:
     photos = drawn_attributes(120, 32, 0)
     assert set(photos) == {"glasses", "light from the right"}
-    for learn, tried in photos.values():
+    for learn, tried, given in photos.values():
+        assert not given
         assert learn.labels.mean() == 0.5
         assert len(tried) >= 20
         assert not set(learn.keys) & set(tried.keys)
@@ -76,9 +77,15 @@ def test_labels_from_a_file(scene: Scene, tmp_path: Path) -> None:
     file = tmp_path / "beard.tsv"
     keys = [*scene.train.keys[:20], *scene.test.keys[:20]]
     file.write_text("".join(f"{key}\t{n % 2}\n" for n, key in enumerate(keys)), encoding="utf-8")
-    learn, tried = labelled_attribute(file, scene)
+    learn, tried, given = labelled_attribute(file, scene)
     assert (len(learn), len(tried)) == (20, 20)
     assert learn.labels.tolist() == [0, 1] * 10
+    file.write_text(file.read_text(encoding="utf-8") + "somebody/else.png\t1\n", encoding="utf-8")
+    assert labelled_attribute(file, scene).given == given
+    for corrected in (3, 23):
+        lines = [f"{key}\t{(n % 2) ^ (n == corrected)}\n" for n, key in enumerate(keys)]
+        file.write_text("".join(lines), encoding="utf-8")
+        assert labelled_attribute(file, scene).given != given
     file.write_text("a 1\n", encoding="utf-8")
     with pytest.raises(MinusfaceError, match="line 1: expected key"):
         labelled_attribute(file, scene)
@@ -125,24 +132,6 @@ def test_outlines_show_through_colours_that_were_mixed(bench: Bench) -> None:
     plain = contours_unmixed(photos, photos)
     assert contours_unmixed(photos, mixed) == pytest.approx(plain, abs=0.02)
     assert contours_unmixed(photos.roll(3, 0), mixed) < plain - 0.1
-
-
-def write_distance(path: Path) -> None:
-    """A model of two images: the mean of their absolute difference."""
-    import onnx
-    from onnx import TensorProto, helper
-
-    images = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["b", 3, "h", "w"]) for n in "xy"]
-    nodes = [
-        helper.make_node("Sub", ["x", "y"], ["d"]),
-        helper.make_node("Abs", ["d"], ["a"]),
-        helper.make_node("ReduceMean", ["a", "axes"], ["m"], keepdims=0),
-    ]
-    axes = helper.make_tensor("axes", TensorProto.INT64, [3], [1, 2, 3])
-    out = helper.make_tensor_value_info("m", TensorProto.FLOAT, ["b"])
-    graph = helper.make_graph(nodes, "distance", images, [out], [axes])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.save(model, path)
 
 
 def test_the_judge_knows_the_photo_itself(scene: Scene, tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ protected images of some people and is tried on others. Legend: B batch, n image
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +32,15 @@ NEEDS = Access.IMAGES | Access.QUERY
 # Below this a control that sees the photo itself has not learned the attribute.
 LEAST = 0.65
 DRAWN_SEED = 7_000_003
-Labelled = tuple[Photos, Photos]
+
+
+class Labelled(NamedTuple):
+    """Photos with an attribute as their label, 0 or 1, of different people."""
+
+    learn: Photos
+    tried: Photos
+    given: str = ""
+    """SHA-256 (hex) of labels that somebody gave, and may correct; empty for drawn faces."""
 
 
 class Classifier(nn.Module):
@@ -61,12 +71,19 @@ class Classifier(nn.Module):
 
 
 class Attribute:
-    """The attack on one attribute; photos carry it as their label, 0 or 1."""
+    """The attack on one attribute.
+
+    Args:
+        bench: of the audit.
+        attribute: its name.
+        photos: to learn on; they carry it as their label, 0 or 1.
+        given: see :class:`Labelled`.
+    """
 
     needs = NEEDS
 
-    def __init__(self, bench: Bench, attribute: str, photos: Photos) -> None:
-        self.bench, self.photos = bench, photos
+    def __init__(self, bench: Bench, attribute: str, photos: Photos, given: str = "") -> None:
+        self.bench, self.photos, self.given = bench, photos, given
         self.name = f"{NAME}, {attribute}"
         self.net: Classifier | None = None
 
@@ -95,7 +112,8 @@ class Attribute:
         def validate() -> float:
             return float(nnf.binary_cross_entropy_with_logits(self.attack(shown), truth))
 
-        key = bench.key(self.name, target, fit, len(mine), self.photos.keys[0])
+        more = [self.given] if self.given else []
+        key = bench.key(self.name, target, fit, len(mine), self.photos.keys[0], *more)
         return bench.learn(f"{target.name}, {self.name}", net, loss, validate, fit, key)
 
     @torch.no_grad()
@@ -115,12 +133,12 @@ def run_attribute(
         bench: of the audit.
         target: what protects.
         attribute: its name.
-        photos: to learn on and to try it on, of different people, labelled 0 or 1.
+        photos: to learn on and to try it on.
         where: what photos these are, for the report.
     """
-    attack = Attribute(bench, attribute, photos[0])
+    attack = Attribute(bench, attribute, photos.learn, photos.given)
     trained = attack.fit(target)
-    tried = photos[1]
+    tried = photos.tried
     random = seeded("attributes test", bench.seed, attribute)
     logits = attack.attack(protect_all(target, tried, random, bench.device))
     accuracy = balanced(logits > 0, torch.from_numpy(tried.labels) > 0)
@@ -186,7 +204,7 @@ def _two(faces: SyntheticFaces, people: list[int], labels: list[int], cut: int) 
         lambda place: faces[people[place]].image, [faces.key(p) for p in people], labels
     )
     cut -= cut % 2
-    return everything.some(range(cut)), everything.some(range(cut, len(people)))
+    return Labelled(everything.some(range(cut)), everything.some(range(cut, len(people))))
 
 
 def labelled_attribute(path: str | Path, scene: Scene) -> Labelled:
@@ -205,7 +223,7 @@ def labelled_attribute(path: str | Path, scene: Scene) -> Labelled:
         if line.strip() and (not key or label not in ("0", "1")):
             raise MinusfaceError(f"{path}, line {number}: expected key<tab>0 or key<tab>1")
         labels[key] = int(label or 0)
-    parts = []
+    parts, sha = [], hashlib.sha256()
     for photos in (scene.train, scene.test):
         places = [place for place, key in enumerate(photos.keys) if key in labels]
         told = photos.some(places)
@@ -215,5 +233,7 @@ def labelled_attribute(path: str | Path, scene: Scene) -> Labelled:
                 f"{path}: labels {len(places)} of the audit's {len(photos)} photos, expected 4 or more of "
                 "each kind to learn on and to try it on"
             )
+        # Only what is used of them: other lines of the file, and its name, change nothing.
+        sha.update(repr([told.keys, told.labels.tolist()]).encode())
         parts.append(told)
-    return parts[0], parts[1]
+    return Labelled(parts[0], parts[1], sha.hexdigest())

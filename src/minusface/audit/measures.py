@@ -6,6 +6,7 @@ Legend: B batch, N side of a crop, T test images, D embedding.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,6 +118,8 @@ class Lpips:
         self.path = Path(path)
         if not self.path.is_file():
             raise MinusfaceError(f"{path}: no such file, expected a perceptual distance model")
+        self.fingerprint = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        """SHA-256 (hex) of the file: with another one, other distances."""
         self._run = self._open()
 
     def _open(self) -> Callable[[Tensor, Tensor], Tensor]:

@@ -1,4 +1,4 @@
-"""Which attacks an audit runs on which targets, and how it goes on after it was stopped."""
+"""Which attacks an audit runs on which targets, and what comes of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from minusface.audit import (
 from minusface.audit.access import Target
 from minusface.audit.bench import Bench
 from minusface.audit.cost import Cost, cost_of
-from minusface.audit.finding import Finding, keep, kept
+from minusface.audit.finding import Finding
+from minusface.audit.jobs import Job
 from minusface.checkpoint import versions
 from minusface.errors import MinusfaceError, choice_error
 from minusface.peers.base import Protection, Unprotected
@@ -43,18 +44,6 @@ ATTACKS = (
 # Fixed permutations of the experiments; any two numbers do.
 FIXED, OTHER = 1, 2
 AUDIT_SECRET = b"only for measuring repetitions"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One attack on one target."""
-
-    attack: str
-    """One of ATTACKS."""
-    name: str
-    """For progress, and for the file its findings are kept in."""
-    target: Target
-    run: Callable[[], list[Finding]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,30 +123,11 @@ def attribute_jobs(
             f"{target.name} {name}",
             target,
             partial(attributes.run_attribute, bench, target, name, both, where),
+            both.given,
         )
         for name, both in photos.items()
         for target in targets
     ]
-
-
-def run_jobs(
-    jobs: Sequence[Job], bench: Bench, begin: Callable[[int, Job], None] = lambda number, job: None
-) -> list[Finding]:
-    """Run them one after the other; what an earlier run finished is read in its place."""
-    found: list[Finding] = []
-    for number, job in enumerate(jobs):
-        begin(number, job)
-        inputs = (bench.budget, bench.ruler.fingerprint, job.name, len(bench.scene.pairs))
-        path = bench.out / "findings" / f"{bench.key(job.attack, job.target, *inputs)}.json"
-        done = kept(path)
-        if done is None:
-            done = [replace(one, seconds=round(one.seconds, 2)) for one in job.run()]
-            keep(path, done)
-        found += done
-        # Made anew for the next attack on it: images of many targets at once would fill the memory.
-        if number + 1 == len(jobs) or jobs[number + 1].target.name != job.target.name:
-            bench.forget(job.target)
-    return found
 
 
 def conclude(

@@ -14,17 +14,16 @@ from minusface.audit.attributes import Labelled, drawn_attributes, labelled_attr
 from minusface.audit.bench import Bench
 from minusface.audit.budget import Budget
 from minusface.audit.html import report
+from minusface.audit.jobs import Job, run_jobs
 from minusface.audit.lessons import prepare
 from minusface.audit.measures import Judge, Lpips
 from minusface.audit.plan import (
     Audit,
-    Job,
     attribute_jobs,
     check_size,
     chosen,
     conclude,
     plan,
-    run_jobs,
 )
 from minusface.audit.publish import publish
 from minusface.audit.ruler import Ruler, load_ruler, train_ruler
