@@ -96,12 +96,14 @@ def test_services_and_stolen_templates(bench: Bench, minusface: MinusFace) -> No
     recognizer = Recognizer(RecognizerConfig("ir_lite", 16, "standardized"), 3, 32, "protected")
     target = Target(minusface, recognizer.eval().requires_grad_(False))
     bare, keyed, known, shapes = run_unlinkability(bench, target)
-    assert "laid over one another" in shapes.variant
+    count = len(bench.scene.test) + len(bench.scene.train) // 2
+    assert shapes.variant == f"keys, galleries of {count} templates laid over one another"
     assert shapes.measures["eer within"] == pytest.approx(keyed.measures["eer within"], abs=1e-6)
     assert keyed.measures["d_sys"] <= (bare.measures["d_sys"] or 0) + 0.15
     # A key changes nothing within a service.
     assert keyed.measures["eer within"] == pytest.approx(bare.measures["eer within"], abs=0.03)
-    assert "people known in both" in known.variant
+    people = len(set(bench.scene.train.labels[:32].tolist()))
+    assert known.variant == f"keys, 32 photos of {people} people known in both"
     said = [one.text for one in verdict([bare, keyed, known, shapes], target.name)]
     for words, one in (("is, or knows, people", known), ("lays their shapes", shapes)):
         (line,) = [text for text in said if words in text]

@@ -176,3 +176,27 @@ def test_the_detector_counts_in_the_view_that_gives_it_most(
         f"{stretched} once their contrast is stretched; SSIM"
         in verdict([plain, older], "x")[-1].text
     )
+
+
+@pytest.mark.parametrize(
+    ("known", "shapes"),
+    [
+        (
+            "keys, 56 photos of 28 people known in both",
+            "keys, galleries of 896 templates laid over one another",
+        ),
+        # As findings were called before.
+        ("keys, 56 people known in both", "keys, galleries of 896 laid over one another"),
+    ],
+)
+def test_who_can_do_without_the_keys_is_told_of_under_names_of_now_and_before(
+    known: str, shapes: str
+) -> None:
+    linkable = {"no keys": 0.6, "a key a service": 0.0, known: 0.7, shapes: 0.2}
+    found = [finding("unlinkability", "x", name, d_sys=d) for name, d in linkable.items()]
+    said = verdict(found, "x")
+    assert [s.kind for s in said] == ["no", "no", "no"]
+    assert "is, or knows, people enrolled" in said[1].text
+    assert said[1].text.endswith(f"D_sys 0.70 ({known}).")
+    assert "knows nobody in either gallery" in said[2].text
+    assert said[2].text.endswith(f"D_sys 0.20 ({shapes}).")

@@ -158,11 +158,12 @@ def run_unlinkability(bench: Bench, target: Target) -> list[Finding]:
         for n in (1, 2)
     ]
     back = rotation_between(mine[0] @ one, mine[1] @ two)
+    people = len(np.unique(known.labels))
     cases = (
         ("no keys", first, second, "holds two services' templates"),
         ("a key a service", first @ one, second @ two, "holds two services' templates"),
         (
-            f"keys, {len(known)} people known in both",
+            f"keys, {len(known)} photos of {people} people known in both",
             first @ one @ back,
             second @ two,
             "holds two services' templates and knows some people enrolled in both",
@@ -196,7 +197,7 @@ def _by_shape(
         target.name,
         "holds two services' templates",
         _linked(bench, across, cross_scores(first, first, pairs)),
-        f"keys, galleries of {len(galleries[0])} laid over one another",
+        f"keys, galleries of {len(galleries[0])} templates laid over one another",
     )
 
 

@@ -6,7 +6,8 @@ from minusface.audit.finding import Finding, find
 from minusface.audit.statement import IMPROVING, Statement, judged, part_of_the_way, percent
 
 SECRET_D = 0.1  # D_sys below which services are told apart from chance hardly at all
-# By words of a variant, who can do without the keys.
+# By words of a variant, who can do without the keys. Findings that were kept before the rest of a variant's
+# words changed have these too.
 HOLDERS = {
     "known in both": "is, or knows, people enrolled in both services",
     "laid over": "knows nobody in either gallery, but lays their shapes over one another",
