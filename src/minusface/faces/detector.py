@@ -28,6 +28,7 @@ Floats = npt.NDArray[np.float32]
 
 MARKS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 SMALLEST = 12  # receptive field of the first network, pixels
+WIDEST = 100_000_000  # pixels of a photo with its margin: photos of 24 megapixels stay below
 
 
 class NoFaceError(MinusfaceError):
@@ -124,12 +125,18 @@ class MTCNNDetector:
 
     def _look_wide(self, image: UInt8) -> list[Face]:
         """With a margin, at 250 pixels or so: the networks expect surroundings and some size."""
-        margin = max(image.shape[:2]) // 3
+        margin, shrunk = max(image.shape[:2]) // 3, 1.0
+        if (image.shape[0] + 2 * margin) * (image.shape[1] + 2 * margin) > WIDEST:
+            # The margin makes a square of a strip, of a few kilobytes even a gigabyte.
+            shrunk = min(1.0, self.max_side / max(image.shape[:2]))
+            image = _resize(image, shrunk)
+            margin = max(image.shape[:2]) // 3
         wide = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), constant_values=127)
         scale = 250 / max(wide.shape[:2])
-        return self._look(_resize(wide, scale), self.min_face, 1 / scale, margin)
+        small = _resize(wide, scale)
+        return self._look(small, self.min_face, 1 / (scale * shrunk), margin / shrunk)
 
-    def _look(self, image: UInt8, min_face: int, scale: float, margin: int = 0) -> list[Face]:
+    def _look(self, image: UInt8, min_face: int, scale: float, margin: float = 0) -> list[Face]:
         """Faces of at least ``min_face``, in pixels ``scale`` times as fine, a margin taken off."""
         if min(image.shape[:2]) < SMALLEST:
             return []
