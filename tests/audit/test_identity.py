@@ -17,7 +17,7 @@ from minusface.audit.attributes import (
 )
 from minusface.audit.bench import Bench
 from minusface.audit.inversion import run_inversion, sinkhorn
-from minusface.audit.linkage import run_linkage, run_plain, top1
+from minusface.audit.linkage import SERVED, run_linkage, run_plain, top1
 from minusface.audit.measures import Judge, Lpips
 from minusface.audit.scene import Scene
 from minusface.audit.viewing import contours_unmixed, run_viewing
@@ -32,6 +32,7 @@ def test_the_student_beats_chance_on_what_must_leak(bench: Bench) -> None:
     assert found.measures["auc"] > 0.65  # type: ignore[operator]
     assert found.measures["accuracy"] > 0.58  # type: ignore[operator]
     assert found.measures["top-1"] > 1 / found.extra["gallery"]  # type: ignore[operator]
+    assert found.measures[SERVED] > 0.4  # type: ignore[operator]
 
 
 def test_controls_of_the_linkage(bench: Bench, scene: Scene) -> None:
@@ -39,6 +40,8 @@ def test_controls_of_the_linkage(bench: Bench, scene: Scene) -> None:
     assert not plain.failed
     assert plain.measures["auc"] > 0.8  # type: ignore[operator]
     assert abs((blind.measures["auc"] or 0) - 0.5) < 0.2
+    assert SERVED in blind.measures
+    assert SERVED not in plain.measures
     bench.judge.plain = torch.nn.functional.normalize(torch.randn(bench.judge.plain.shape), dim=1)
     assert "cannot judge identity" in run_plain(bench)[0].failed
 

@@ -200,3 +200,16 @@ def test_who_can_do_without_the_keys_is_told_of_under_names_of_now_and_before(
     assert said[1].text.endswith(f"D_sys 0.70 ({known}).")
     assert "knows nobody in either gallery" in said[2].text
     assert said[2].text.endswith(f"D_sys 0.20 ({shapes}).")
+
+
+def test_replay_is_told_of_at_the_threshold_that_it_was_measured_at() -> None:
+    controls = [recovered("unprotected", 0.98, 0.95), recovered("blind guess", 0.4, 0.5)]
+    own = recovered("x", 0.9, 0.9)
+    own.measures.update(
+        {"replay at the service": 0.3, "mean face replayed": 0.15, "photo replayed": 0.99}
+    )
+    said = verdict([*controls, own], "x")[-1].text
+    assert said == (
+        "Replay: 30 % of rebuilt faces, protected anew, pass for the person at the threshold that tells most "
+        "of these pairs right by the service's templates; the mean face passes in 15 %, the photo in 99 %."
+    )

@@ -51,7 +51,7 @@ def cross_scores(a: Tensor, b: Tensor, pairs: PairList) -> metrics.Floats:
 
 
 def operating_threshold(scores: metrics.Floats, pairs: PairList) -> float:
-    """The service's own threshold: the one under which it tells most test pairs right."""
+    """The threshold that tells most of these pairs right: nobody has chosen it beforehand."""
     return metrics.best_threshold(scores, pairs.same)
 
 
@@ -89,7 +89,7 @@ class Judge:
         Returns:
             ``ssim``, ``psnr``, ``lpips`` to the photo; ``cosine`` of its template with the photo's;
             ``accuracy`` and ``auc`` of telling recovered from other photos of the same person and of
-            others; ``replay``, the part of genuine pairs that pass at the recogniser's own threshold.
+            others; ``replay``, the part of genuine pairs that pass at :attr:`threshold`.
         """
         places = range(min(self.similar, len(found)))
         truth = (self.scene.test.crops(places) + 1) / 2

@@ -64,8 +64,10 @@ def methods(audit: Audit, target: str) -> list[Method]:
 
 def _attacked(findings: list[Finding], target: str, link: Finding | None) -> list[str]:
     seen, back = find(findings, "viewing", target), strongest_recovery(findings, target)
+    # What links photos themselves is the judge: trained for long, not as the others' recognisers were.
+    alike = None if link is not None and link.control == "must succeed" else link
     return [
-        value_of(link, SERVED),
+        value_of(alike, SERVED),
         *(
             value_of(seen, name)
             for name in ("ssim", "contours", "contours, unmixed", "faces found")

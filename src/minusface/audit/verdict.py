@@ -131,8 +131,8 @@ def _recovery(findings: list[Finding], target: str) -> list[Statement]:
             Statement(
                 least if passes == "yes" else passes,
                 f"Replay: {percent(replay)} of rebuilt faces, protected anew, pass for the person at the "
-                f"service's own threshold; the mean face passes in {percent(low)}, the photo in "
-                f"{percent(high)}.",
+                "threshold that tells most of these pairs right by the service's templates; the mean face "
+                f"passes in {percent(low)}, the photo in {percent(high)}.",
             )
         )
     return said

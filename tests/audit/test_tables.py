@@ -1,0 +1,23 @@
+"""The table of methods."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from minusface.audit.cost import Cost
+from minusface.audit.linkage import SERVED
+from minusface.audit.plan import Audit
+from minusface.audit.tables import METHODS, methods
+from tests.audit.conftest import finding
+
+
+def test_a_photo_of_before_is_not_served_alike() -> None:
+    """Findings that were kept before still hold what the judge makes of photos."""
+    measures = {SERVED: 0.97, "auc": 0.99, "accuracy": 0.97, "top-1": 0.9}
+    plain = replace(finding("linkage", "unprotected", **measures), control="must succeed")
+    own = finding("linkage", "x", "ir_lite", **measures)
+    costs = [Cost(name, None, None, 1.0, 1.0) for name in ("unprotected", "x")]
+    rows = {row.name: row.cells for row in methods(Audit([plain, own], costs, "", {}), "x")}
+    alike = METHODS.index("served alike")
+    assert (rows["unprotected"][alike], rows["x"][alike]) == ("–", "97.0\u00a0%")
+    assert rows["unprotected"][METHODS.index("linked, 1:1")] == "97.0\u00a0%"
