@@ -137,3 +137,8 @@ def test_models_of_different_crops_are_refused_on_one_list(
     # Photos are cut for each model.
     suite = ["--suite", "ijbc", "--root", str(tmp_path), "--draws", "1"]
     assert main(["evaluate", small, large, *suite]) == 0
+    capsys.readouterr()
+    megaface(tmp_path / "megaface")
+    suite[1] = "megaface"
+    assert main(["evaluate", small, large, *suite]) == 2
+    assert large in capsys.readouterr().err

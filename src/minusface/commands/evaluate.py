@@ -100,7 +100,7 @@ def evaluate(
     entries = [part for entry in suite or [] for part in entry.split(",") if part]
     large = [part.lower() for part in entries if part.lower() in LARGE]
     lists = [part for part in entries if part.lower() not in LARGE]
-    if pairs is not None or lists:
+    if pairs is not None or lists or "megaface" in large:
         _check_sizes(models)
     benchmarks = _benchmarks(pairs, faces, lists, root, models[0].size, bool(large))
     how = _How(
@@ -154,7 +154,7 @@ def _check(given: list[str], name: list[str] | None, out: _Outputs) -> None:
 
 
 def _check_sizes(models: list[Model]) -> None:
-    """The crops of a list of pairs have one size."""
+    """Crops that are there have one size; only IJB's are cut for each model."""
     from minusface.errors import MinusfaceError
 
     first = models[0]
