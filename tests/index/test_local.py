@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -400,3 +401,118 @@ def test_a_full_disk_erases_nobody_half(opened: Open, monkeypatch: pytest.Monkey
         with pytest.raises(StorageError, match="No space left"):
             index.erase("a", "Ann")
     assert index.erase("a", "Ann") == 1
+
+
+class Fails:
+    """A database whose log cannot be emptied for now, as on a full disk."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def execute(self, statement: str, *values: object) -> sqlite3.Cursor:
+        if "wal_checkpoint" in statement:
+            raise sqlite3.OperationalError("database or disk is full")
+        return self._db.execute(statement, *values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("what", ["rekey", "change_master"])
+def test_new_keys_are_used_though_the_log_cannot_be_emptied(opened: Open, what: str) -> None:
+    index = opened()
+    index.create("a")
+    index.add("a", "Ann", unit(1))
+    index._log._db = Fails(index._db)  # type: ignore[assignment]
+    master = MASTER if what == "rekey" else bytes(32)
+    index.rekey("a") if what == "rekey" else index.change_master(master)
+    assert index._log.due
+    assert index.stats("a").key_version == 2
+    index.add("a", "Bob", unit(1, seed=1))
+    assert index.scores("a", "Ann", unit(1))[0] > 0.999
+    index = opened(master=master)
+    assert [p.name for p in index.people("a")] == ["Ann", "Bob"]
+
+
+def test_new_keys_that_cannot_be_read_into_memory_change_nothing(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = opened()
+    index.create("a")
+    index.add("a", "Ann", unit(1))
+    with monkeypatch.context() as patched:
+        patched.setattr(Nearest, "add", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        with pytest.raises(MemoryError):
+            index.rekey("a")
+    index.add("a", "Bob", unit(1, seed=1))
+    assert len(opened().people("a")) == 2
+
+
+@pytest.mark.parametrize("what", ["erase", "drop"])
+def test_who_was_erased_is_found_no_more_though_the_log_cannot_be_emptied(
+    opened: Open, what: str
+) -> None:
+    index = opened()
+    for name in ("a", "b"):
+        index.create(name)
+        index.add(name, "Ann", unit(2))
+    index._log._db = Fails(index._db)  # type: ignore[assignment]
+    assert (index.erase("a", "Ann") if what == "erase" else index.drop("a")) == 2
+    assert index._log.due
+    if what == "erase":
+        assert index.search("a", unit(1), 5) == [[]]
+        assert index.stats("a").templates == 0
+    else:
+        assert index.collections() == ["b"]
+    assert len(index.people("b")) == 1
+
+
+@pytest.mark.parametrize("after", ["a write", "a while", "closing"])
+def test_what_was_erased_under_a_reader_goes_when_the_reader_has_gone(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    monkeypatch.setattr("minusface.index.changes.AGAIN", 0.2 if after == "a while" else 1000.0)
+    index = opened()
+    index.create("a")
+    for number in range(50):
+        index.add("a", f"p{number}", unit(1, seed=number))
+    (sealed,) = index._db.execute("SELECT vector FROM templates WHERE id = 25").fetchone()
+
+    def lies_there() -> bool:
+        return any(sealed in file.read_bytes() for file in (tmp_path / "index").iterdir())
+
+    reader = sqlite3.connect(tmp_path / "index" / DATABASE, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM people").fetchone()
+    start = time.monotonic()
+    assert index.erase("a", "p24") == 1
+    assert time.monotonic() - start < 2
+    assert index._log.due
+    assert lies_there()
+    reader.close()
+    if after == "a write":
+        index.add("a", "late", unit(1, seed=99))
+    elif after == "closing":
+        index.close()
+    deadline = time.monotonic() + 10
+    while lies_there() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not lies_there()
+    assert not index._log.due
+    assert len(opened().people("a")) == (50 if after == "a write" else 49)
+
+
+def test_what_a_killed_process_had_erased_goes_at_the_next_start(
+    opened: Open, tmp_path: Path
+) -> None:
+    index = opened()
+    index.create("a")
+    index.add("a", "Ann", unit(1))
+    index.add("a", "Bob", unit(1, seed=1))
+    (sealed,) = index._db.execute("SELECT vector FROM templates WHERE id = 1").fetchone()
+    index._log._db = Fails(index._db)  # type: ignore[assignment]
+    index.erase("a", "Ann")
+    # As a kill leaves it: the files as they are, the log not folded in.
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "index", copy)
+    assert any(sealed in file.read_bytes() for file in copy.iterdir())
+    index = opened(copy)
+    assert not any(sealed in file.read_bytes() for file in copy.iterdir())
+    assert [p.name for p in index.people("a")] == ["Bob"]

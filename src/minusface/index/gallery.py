@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,27 +69,33 @@ class Gallery:
             self.nearest.add(np.asarray([row[0] for row in rows], np.int64), vectors)
         return self
 
+    def forget(self, person: int, templates: Sequence[int]) -> None:
+        """A person's number and their templates' are erased."""
+        self.nearest.remove(templates)
+        for number in templates:
+            self.owner.pop(number, None)
+        self.names.pop(person, None)
+
 
 def opened(keys: CollectionKeys, uid: bytes, sealed: bytes) -> Floats:
     """A stored template, (D,), rotated as it is."""
     return np.frombuffer(keys.open(sealed, uid), np.float32)
 
 
-def bury(db: sqlite3.Connection, tombstones: Tombstones) -> bool:
-    """Erase again what a restored backup has brought back; True where there was any."""
+def bury(db: sqlite3.Connection, tombstones: Tombstones) -> None:
+    """Erase again what a restored backup has brought back."""
     if not len(tombstones):
-        return False
+        return
     found = db.execute("SELECT id, uid FROM templates").fetchall()
     templates = [(number,) for number, uid in found if uid.hex() in tombstones]
     salts = db.execute("SELECT id, salt FROM collections").fetchall()
     dropped = [(number,) for number, salt in salts if salt_name(salt) in tombstones]
     if not templates and not dropped:
-        return False
+        return
     with transaction(db):
         db.executemany("DELETE FROM collections WHERE id = ?", dropped)
         db.executemany("DELETE FROM templates WHERE id = ?", templates)
         db.execute("DELETE FROM people WHERE id NOT IN (SELECT person FROM templates)")
-    return True
 
 
 def reseal(db: sqlite3.Connection, old: Gallery, keys: CollectionKeys) -> None:

@@ -32,6 +32,7 @@ from minusface.index.base import (
     check_name,
     check_vectors,
 )
+from minusface.index.changes import ChangeLog
 from minusface.index.gallery import Gallery, bury, opened, reseal, salt_name, storing, transaction
 from minusface.index.keys import SALT_BYTES, CollectionKeys
 from minusface.index.nearest import EXACT_BELOW, Nearest
@@ -67,20 +68,21 @@ class LocalIndex:
         self.folder, self.dimension = Path(folder), dimension
         self._master, self._exact_below = master, exact_below
         self._mutex = threading.RLock()
-        self._lock = held_lock(self.folder)
-        try:
+        with contextlib.ExitStack() as undo:
+            self._lock = undo.enter_context(held_lock(self.folder))
             with storing(self.folder):
                 self._tombstones = Tombstones(self.folder / "erased.log")
                 self._db = connect(self.folder / DATABASE, dimension, model)
-                if bury(self._db, self._tombstones):
-                    self._forget_pages()
+                undo.callback(self._db.close)
+                bury(self._db, self._tombstones)
                 rows = self._db.execute(
                     "SELECT id, name, salt, version FROM collections"
                 ).fetchall()
                 self._collections = {row[1]: self._load(*row) for row in rows}
-        except BaseException:
-            self._lock.close()
-            raise
+            undo.pop_all()
+        self._log = ChangeLog(self._db, self._mutex)
+        # Also of what a process that was killed had erased.
+        self._log.empty()
 
     def create(self, collection: str) -> None:
         """See :class:`Index`."""
@@ -96,6 +98,7 @@ class LocalIndex:
                 ).lastrowid
             assert number is not None
             self._collections[collection] = self._load(number, collection, salt, 1)
+            self._log.retry()
 
     def collections(self) -> list[str]:
         """See :class:`Index`."""
@@ -109,8 +112,8 @@ class LocalIndex:
             self._tombstones.add([salt_name(known.salt)])
             with self._transaction():
                 self._db.execute("DELETE FROM collections WHERE id = ?", (known.number,))
-            self._forget_pages()
             del self._collections[collection]
+            self._log.empty()
             return len(known.nearest)
 
     def add(
@@ -134,6 +137,7 @@ class LocalIndex:
             known.nearest.add(np.asarray(numbers, np.int64), turned)
             known.owner.update(dict.fromkeys(numbers, owner))
             known.names[owner] = person
+            self._log.retry()
             return Added(tuple(uid.hex() for uid in uids), False)
 
     def scores(self, collection: str, person: str, vectors: Floats) -> Floats:
@@ -205,11 +209,8 @@ class LocalIndex:
             self._tombstones.add([uid.hex() for _, uid in rows])
             with self._transaction():
                 self._db.execute("DELETE FROM people WHERE id = ?", (owner,))
-            self._forget_pages()
-            known.nearest.remove(number for number, _ in rows)
-            for number, _ in rows:
-                known.owner.pop(number, None)
-            known.names.pop(owner, None)
+            known.forget(owner, [number for number, _ in rows])
+            self._log.empty()
             return len(rows)
 
     def rekey(self, collection: str) -> int:
@@ -223,7 +224,6 @@ class LocalIndex:
         """Bring every collection under keys of another master key, in one step, without photos."""
         with self._mutex:
             self._rekey(list(self._collections.values()), master)
-            self._master = master
 
     def stats(self, collection: str) -> Stats:
         """See :class:`Index`."""
@@ -241,6 +241,7 @@ class LocalIndex:
     def close(self) -> None:
         """See :class:`Index`."""
         with self._mutex:
+            self._log.close()
             self._db.close()
             self._lock.close()
 
@@ -258,15 +259,17 @@ class LocalIndex:
             raise UnknownPersonError(f"nobody of this name in {known.name!r}")
         return owner
 
-    def _load(self, number: int, name: str, salt: bytes, version: int) -> Gallery:
-        """A collection from the truth into memory."""
-        keys = CollectionKeys(self._master, salt, version, self.dimension)
+    def _load(
+        self, number: int, name: str, salt: bytes, version: int, master: bytes | None = None
+    ) -> Gallery:
+        """A collection from the truth into memory; under another master key than ours where one is given."""
+        keys = CollectionKeys(master or self._master, salt, version, self.dimension)
         nearest = Nearest(self.dimension, self._exact_below)
         return Gallery(number, name, salt, keys, nearest).fill(self._db)
 
     def _rekey(self, chosen: list[Gallery], master: bytes) -> None:
-        """New salts, versions and keys for collections, in one transaction, then in memory."""
-        fresh: dict[str, tuple[int, str, bytes, int]] = {}
+        """New salts and keys for collections, and a master key, on disk and in memory, or neither."""
+        fresh: dict[str, Gallery] = {}
         with self._transaction():
             for old in chosen:
                 salt, version = secrets.token_bytes(SALT_BYTES), old.keys.version + 1
@@ -275,22 +278,14 @@ class LocalIndex:
                     "UPDATE collections SET salt = ?, version = ? WHERE id = ?",
                     (salt, version, old.number),
                 )
-                fresh[old.name] = (old.number, old.name, salt, version)
-        self._forget_pages()
-        self._master, before = master, self._master
-        try:
-            for name, row in fresh.items():
-                self._collections[name] = self._load(*row)
-        finally:
-            self._master = before
-
-    def _forget_pages(self) -> None:
-        """Fold the log of changes into the database and empty it: it holds what was overwritten."""
-        with storing(self.folder):
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                # Read before it is final: nothing that can fail stands between the disk and the memory.
+                fresh[old.name] = self._load(old.number, old.name, salt, version, master)
+        self._master = master
+        self._collections.update(fresh)
+        self._log.empty()
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All of it on disk, or none."""
+        """All of it on disk, or none; once it is there, the memory must follow before anything can fail."""
         with storing(self.folder), transaction(self._db):
             yield
