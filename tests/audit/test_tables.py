@@ -7,7 +7,8 @@ from dataclasses import replace
 from minusface.audit.cost import Cost
 from minusface.audit.linkage import SERVED
 from minusface.audit.plan import Audit
-from minusface.audit.tables import METHODS, methods
+from minusface.audit.tables import METHODS, methods, overview
+from minusface.peers.variants import TRIES
 from tests.audit.conftest import finding
 
 
@@ -21,3 +22,11 @@ def test_a_photo_of_before_is_not_served_alike() -> None:
     alike = METHODS.index("served alike")
     assert (rows["unprotected"][alike], rows["x"][alike]) == ("–", "97.0\u00a0%")
     assert rows["unprotected"][METHODS.index("linked, 1:1")] == "97.0\u00a0%"
+
+
+def test_the_legend_tells_who_chose_by_contours() -> None:
+    names = ["x", "x-8-bit", *(f"x-{kind}" for kind in TRIES)]
+    costs = [Cost(name, None, None, 1.0, 1.0) for name in names]
+    said = "Contours of x-tries-8: of several images the client sent the one that shows least"
+    assert said in overview(Audit([], costs, "", {}), "x")
+    assert "Contours of x" not in overview(Audit([], costs[:2], "", {}), "x")

@@ -9,6 +9,7 @@ import pytest
 from minusface.audit.attack import Point
 from minusface.audit.finding import Finding
 from minusface.audit.verdict import verdict
+from minusface.peers.variants import TRIES
 from tests.audit.conftest import finding
 
 
@@ -213,3 +214,11 @@ def test_replay_is_told_of_at_the_threshold_that_it_was_measured_at() -> None:
         "Replay: 30 % of rebuilt faces, protected anew, pass for the person at the threshold that tells most "
         "of these pairs right by the service's templates; the mean face passes in 15 %, the photo in 99 %."
     )
+
+
+def test_who_chose_by_outlines_is_told_of_beside_them() -> None:
+    said = []
+    for name in ("x", *(f"x-{kind}" for kind in TRIES)):
+        found = verdict([finding("viewing", name, **SEEN)], name)
+        said.append("by this very measure: another eye may see more." in found[0].text)
+    assert said == [False] + [True] * len(TRIES)

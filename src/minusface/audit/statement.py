@@ -8,6 +8,9 @@ from minusface.audit.finding import Finding
 
 # Where a rate counts as far above chance, as part of the way from the blind guess to the photo itself.
 LITTLE, MUCH = 0.15, 0.5
+# In the name of a protection whose client sends, of several images, the one whose outlines show least; a
+# finding keeps no more of it than the name.
+TRIES = "tries-"
 IMPROVING = " It was still improving when its budget ended."
 
 

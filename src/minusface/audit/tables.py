@@ -9,6 +9,7 @@ from typing import NamedTuple
 from minusface.audit.finding import Finding, find, strongest_recovery
 from minusface.audit.linkage import SERVED
 from minusface.audit.plan import Audit
+from minusface.audit.statement import TRIES
 
 DECIBELS = ("psnr",)
 OUTLINES = ("contours", "contours of others", "contours, unmixed", "contours of others, unmixed")
@@ -34,6 +35,7 @@ LEGEND = (
     "a filter that no shuffle changes. Recovered, linked: by the stronger of the attackers of equal access, "
     "with the filter and without. – : not measured, or there is no such thing."
 )
+CHOSEN = " Contours of {}: of several images the client sent the one that shows least by this very measure."
 NONE = "–"
 
 
@@ -83,7 +85,9 @@ def overview(audit: Audit, target: str) -> str:
         row(one.name, [escape(cell) for cell in one.cells], one.kind)
         for one in methods(audit, target)
     ]
-    return table(["", *METHODS], lines) + f'<p class="soft">{escape(LEGEND, quote=False)}</p>'
+    choosy = ", ".join(cost.target for cost in audit.costs if TRIES in cost.target)
+    legend = LEGEND + (CHOSEN.format(choosy) if choosy else "")
+    return table(["", *METHODS], lines) + f'<p class="soft">{escape(legend, quote=False)}</p>'
 
 
 def markdown(audit: Audit, target: str) -> str:

@@ -11,6 +11,7 @@ from minusface.audit.attack import ENOUGH_IMAGES
 from minusface.audit.finding import FILTERED, Finding, find, strongest_recovery
 from minusface.audit.statement import (
     IMPROVING,
+    TRIES,
     Statement,
     judged,
     measured,
@@ -18,6 +19,11 @@ from minusface.audit.statement import (
     percent,
 )
 from minusface.audit.verdict_person import attributes, linkage, unlinkability
+
+CHOSEN = (
+    " Of several images the client sent the one that shows least by this very measure: another eye may see "
+    "more."
+)
 
 
 def verdict(findings: list[Finding], target: str) -> list[Statement]:
@@ -38,12 +44,13 @@ def _viewing(findings: list[Finding], target: str) -> list[Statement]:
         return []
     same, other = measured(own, "contours"), measured(own, "contours of others")
     said = []
+    chosen = CHOSEN if TRIES in target else ""
     if same is not None and other is not None:
         said.append(
             Statement(
                 judged(part_of_the_way(same, other, 1.0)),
                 f"From an eye that follows outlines: edges of protected images correlate by {same:.2f} with "
-                f"the photo's, by {other:.2f} with another person's (the photo itself: 1.00).",
+                f"the photo's, by {other:.2f} with another person's (the photo itself: 1.00).{chosen}",
             )
         )
     return [*said, *_unmixed(own, plain), _detected(own, plain)]
