@@ -84,7 +84,7 @@ def start(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
             "all": service.keys.add("a", ("enroll", "verify", "admin"))[1],
             "verify": service.keys.add("a", ("verify",))[1],
             "other": service.keys.add("b", ("enroll", "verify", "admin"))[1],
-            "expired": service.keys.add("a", ("verify",), days=-1)[1],
+            "expired": service.keys.add("a", ("verify",), days=1e-9)[1],
         }
         client = TestClient(create_app(service), raise_server_exceptions=False)
         client.__enter__()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -46,14 +48,51 @@ def test_keys_expire(tmp_path: Path) -> None:
     assert keys.find(token, key.created + 2 * 86_400) is None
 
 
+def _add(path: Path) -> str:
+    return ApiKeys(path).add("a", ("verify",))[0].id
+
+
+def test_processes_that_write_keys_at_once_undo_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
+        made = list(pool.map(_add, [path] * 24))
+    assert {key.id for key in ApiKeys(path).all()} == set(made)
+    assert (tmp_path / ".keys.json.lock").stat().st_mode & 0o077 == 0
+
+
+def test_who_writes_keys_waits_and_reads_again(tmp_path: Path) -> None:
+    """A key revoked while another is being added stays revoked."""
+    path = tmp_path / "keys.json"
+    victim = _add(path)
+    adder, revoker = ApiKeys(path), ApiKeys(path)
+    added: list[str] = []
+    thread = threading.Thread(target=lambda: added.append(adder.add("a", ("verify",))[0].id))
+    with revoker._alone():
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+        revoker._write({})
+    thread.join(10)
+    assert [key.id for key in ApiKeys(path).all()] == added
+    assert victim not in added
+
+
 def test_keys_that_make_no_sense(tmp_path: Path) -> None:
     keys = ApiKeys(tmp_path / "keys.json")
     with pytest.raises(MinusfaceError, match="unknown scope 'all'"):
         keys.add("a", ("all",))
     with pytest.raises(MinusfaceError, match="without scopes"):
         keys.add("a", ())
-    with pytest.raises(MinusfaceError, match="collection"):
-        keys.add("", ("verify",))
+    for collection in ("", " door", "door ", "a\tb", "x" * 201):
+        with pytest.raises(MinusfaceError, match="collection"):
+            keys.add(collection, ("verify",))
+    for days in (float("nan"), float("inf"), 1e20, 40_000, 0, -1):
+        with pytest.raises(MinusfaceError, match=r"days .*: expected more than 0"):
+            keys.add("a", ("verify",), days)
+    for note in ("a\nb", "\udcff", "x" * 201):
+        with pytest.raises(MinusfaceError, match="name: expected"):
+            keys.add("a", ("verify",), name=note)
+    assert keys.all() == []
     (tmp_path / "keys.json").write_text('{"keys": [1]}')
     with pytest.raises(MinusfaceError, match="damaged key file"):
         ApiKeys(tmp_path / "keys.json")
@@ -73,6 +112,27 @@ def test_the_keys_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out == ""
     for wrong in (["add"], ["revoke"], ["melt"]):
         assert main(["keys", *wrong, *data]) == 2
+
+
+def test_ends_that_are_no_dates_open_nothing_and_are_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such keys could be made once."""
+    path = tmp_path / "keys.json"
+    tokens = [ApiKeys(path).add("a", ("verify",), days=1)[1] for _ in range(2)]
+    raw = json.loads(path.read_text())
+    for entry, end in zip(raw["keys"], (float("nan"), 1e20), strict=True):
+        entry["expires"] = end
+    path.write_text(json.dumps(raw))
+    assert ApiKeys(path).find(tokens[0]) is None
+    assert main(["keys", "list", "--data", str(tmp_path)]) == 0
+    listed = capsys.readouterr().out
+    assert "until nan" in listed
+    assert "until 1e+20" in listed
+    for days in (".nan", ".inf", "1e20"):
+        add = ["keys", "add", "--data", str(tmp_path), "--collection", "a", "--days", days]
+        assert main(add) == 2
+        assert "days" in capsys.readouterr().err
 
 
 def test_a_bucket_fills_steadily() -> None:

@@ -149,14 +149,13 @@ def keys(
         data: the service's folder.
         collection: add: whose people the key is about; made when it is first used.
         scopes: add: of enroll, verify and admin (list, erase, new template keys), parted by commas.
-        days: add: for how long; by default without end.
+        days: add: for how long, at most 36500; by default without end.
         name: add: a note on what it is for.
         id: revoke: which, as list shows it.
         json: print JSON.
     """
     import dataclasses
     import json as jsons
-    import time
 
     from minusface.errors import MinusfaceError, choice_error
     from minusface.serve.keys import ApiKeys
@@ -183,6 +182,17 @@ def keys(
         print(jsons.dumps(hidden, indent=1))
         return 0
     for key in held.all():
-        end = "" if key.expires is None else time.strftime(" until %F", time.gmtime(key.expires))
+        end = "" if key.expires is None else f" until {_date(key.expires)}"
         print(f"{key.id}  {key.collection}  {','.join(key.scopes)}{end}  {key.name}".rstrip())
     return 0
+
+
+def _date(seconds: float) -> str:
+    """Of a time since 1970."""
+    import time
+
+    try:
+        return time.strftime("%F", time.gmtime(seconds))
+    except (ValueError, OverflowError, OSError):
+        # Such keys were made before ends were checked; whoever lists them can still revoke them.
+        return f"{seconds:g}"

@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 import os
 import secrets
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +25,9 @@ from minusface.files import write_atomically
 SCOPES = ("enroll", "verify", "admin")
 PREFIX = "mf"
 DAY = 86_400.0
+# A century: beyond the calendar, a key's end could not be written as a date.
+MOST_DAYS = 36_500.0
+LONGEST_NOTE = 200
 # Compared with where the key is unknown, so that the time tells nothing.
 NOBODY = hashlib.sha256(b"nobody").hexdigest()
 
@@ -67,7 +73,8 @@ class ApiKeys:
         right = hmac.compare_digest(given, NOBODY if key is None else key.sha256)
         if key is None or not right:
             return None
-        if key.expires is not None and (time.time() if now is None else now) >= key.expires:
+        # Asked so that an end which is no number (nan) is past, not never.
+        if key.expires is not None and not (time.time() if now is None else now) < key.expires:
             return None
         return key
 
@@ -80,16 +87,17 @@ class ApiKeys:
     ) -> tuple[ApiKey, str]:
         """A new key, and its token, which is not kept.
 
+        Args:
+            collection: whose people it is about.
+            scopes: what it may do.
+            days: for how long; without end by default.
+            name: a note.
+
         Raises:
-            MinusfaceError: an unknown scope, or a file that cannot be written.
+            MinusfaceError: an unknown scope, a collection, time or note that does not serve, or a file that
+                cannot be written.
         """
-        for scope in scopes:
-            if scope not in SCOPES:
-                raise choice_error("scope", scope, SCOPES)
-        if not scopes:
-            raise MinusfaceError(f"an API key without scopes (known: {', '.join(SCOPES)})")
-        if not 1 <= len(collection) <= 200 or not collection.isprintable():
-            raise MinusfaceError("collection: expected 1 to 200 printable characters")
+        _check(collection, scopes, days, name)
         secret, number = secrets.token_urlsafe(32), secrets.token_hex(6)
         now = time.time()
         key = ApiKey(
@@ -101,25 +109,53 @@ class ApiKeys:
             expires=None if days is None else now + days * DAY,
             name=name,
         )
-        self._refresh()
-        self._write({**self._keys, number: key})
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise MinusfaceError(
+                f"{self.path}: cannot write ({error.strerror or error})"
+            ) from error
+        with self._alone():
+            self._write({**self._keys, number: key})
         return key, f"{PREFIX}_{number}_{secret}"
 
     def revoke(self, number: str) -> None:
         """Remove a key.
 
         Raises:
-            MinusfaceError: there is none of this id.
+            MinusfaceError: there is none of this id, or a file that cannot be written.
         """
-        self._refresh()
-        if number not in self._keys:
-            raise choice_error("API key", number, self._keys)
-        self._write({n: key for n, key in self._keys.items() if n != number})
+        with self._alone():
+            if number not in self._keys:
+                raise choice_error("API key", number, self._keys)
+            self._write({n: key for n, key in self._keys.items() if n != number})
 
     def all(self) -> list[ApiKey]:
         """Every key, oldest first."""
         self._refresh()
         return sorted(self._keys.values(), key=lambda key: key.created)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """From reading to writing nobody else writes: what they add, or revoke, would be undone.
+
+        The lock is a file beside, as the keys' own is replaced by each writing.
+        """
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        try:
+            file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise MinusfaceError(f"{lock}: cannot write ({error.strerror or error})") from error
+        try:
+            if os.name == "posix":
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX)
+            self._stamp = None
+            self._refresh()
+            yield
+        finally:
+            os.close(file)
 
     def _write(self, keys: dict[str, ApiKey]) -> None:
         raw = {"format": 1, "keys": [asdict(key) for key in keys.values()]}
@@ -146,3 +182,23 @@ class ApiKeys:
             except (OSError, ValueError, TypeError, KeyError) as error:
                 raise MinusfaceError(f"{self.path}: damaged key file ({error})") from error
             self._keys, self._stamp = {key.id: key for key in keys}, stamp
+
+
+def _check(collection: str, scopes: tuple[str, ...], days: float | None, name: str) -> None:
+    """Whether a key may be made like this.
+
+    Raises:
+        MinusfaceError: it may not.
+    """
+    from minusface.index.base import check_name
+
+    for scope in scopes:
+        if scope not in SCOPES:
+            raise choice_error("scope", scope, SCOPES)
+    if not scopes:
+        raise MinusfaceError(f"an API key without scopes (known: {', '.join(SCOPES)})")
+    check_name("collection", collection)
+    if len(name) > LONGEST_NOTE or (name and not name.isprintable()):
+        raise MinusfaceError(f"name: expected at most {LONGEST_NOTE} printable characters")
+    if days is not None and not (math.isfinite(days) and 0 < days <= MOST_DAYS):
+        raise MinusfaceError(f"days {days:g}: expected more than 0, at most {MOST_DAYS:g}")
