@@ -42,13 +42,14 @@ def pack(
     import dataclasses
     import json as jsons
 
-    from minusface.checkpoint import CARD, find, load_card, load_part, save
+    from minusface.checkpoint import find, load_card, load_part, save
     from minusface.errors import MinusfaceError
     from minusface.weights import resolve
 
     folder, target = find(resolve(checkpoint)), Path(out)
-    if target.is_dir() and any(target.iterdir()) and not (target / CARD).is_file():
-        raise MinusfaceError(f"{target}: holds other files, expected a new folder")
+    if not 0 <= seed < 2**63:
+        raise MinusfaceError(f"--seed {seed}: expected at least 0 and less than {2**63}")
+    _check_target(target)
     if target.resolve() == folder.resolve():
         raise MinusfaceError(f"{target}: is the checkpoint itself, expected another folder")
     card, tensors = load_card(folder), load_part(folder)
@@ -71,6 +72,23 @@ def pack(
     print(f"{target}: {written['bytes'] / 2**20:.1f} MiB, weights off by {worst:.1e} at most")
     print(f"next: minusface inspect {shlex.quote(out)}")
     return 0
+
+
+def _check_target(target: Path) -> None:
+    """Refuse a folder that holds what packing would lose."""
+    from minusface.checkpoint import CARD, load_card
+    from minusface.errors import MinusfaceError
+
+    if not (target / CARD).is_file():
+        if target.is_dir() and any(target.iterdir()):
+            raise MinusfaceError(f"{target}: holds other files, expected a new folder")
+        return
+    more = sorted(load_card(target).files.keys() - {"model"})
+    if more:
+        raise MinusfaceError(
+            f"{target}: holds a checkpoint with {', '.join(more)}, which packing would delete; "
+            "expected a new folder, or one that a pack made before"
+        )
 
 
 def _squeezed(card: Card, tensors: dict[str, Tensor]) -> tuple[Card, dict[str, Tensor]]:
