@@ -121,3 +121,12 @@ def test_another_size_is_refused() -> None:
     protector = Protector(CodecConfig(size=32), GeneratorConfig(4)).eval()
     with torch.no_grad(), pytest.raises(MinusfaceError, match=r"crops: shape .*32, 32"):
         protector(torch.zeros(1, 3, 16, 16), torch.arange(192)[None])
+
+
+def test_the_response_to_one_crop_can_be_changed_in_place() -> None:
+    """As networks do with it; of one crop it would be a view, which gradients forbid to change."""
+    codec = DCTCodec(16, 2)
+    rows, conv = Rows(codec), nn.Conv2d(codec.channels, 4, 3, padding=1)
+    response = rows.convolve(rows.lines(crops(codec, 1)), conv)
+    nn.functional.relu_(response).sum().backward()
+    assert conv.weight.grad is not None

@@ -281,7 +281,9 @@ class _RowConvolution(torch.autograd.Function):
             sums[:, :, :-1] += after[:, :, 1:]
         else:
             sums += after
-        return sums.transpose(0, 1).contiguous()
+        # A copy even of one sample, which is in its place already: a view could not be changed in place
+        # where gradients flow.
+        return sums.transpose(0, 1).clone(memory_format=torch.contiguous_format)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor, Tensor | None, None]:
