@@ -93,9 +93,10 @@ def _run(config: TrainConfig, resume: bool, profile: bool) -> Outcome:
     from minusface import collectives
     from minusface.commands.training import TrainingReport, introduction
     from minusface.train.build import other_precision, slow_precision
+    from minusface.train.going_on import check_out
     from minusface.train.loggers import wanted_loggers
     from minusface.train.parallel import restarted
-    from minusface.train.run import check_out, drawn_again
+    from minusface.train.run import drawn_again
     from minusface.train.run import train as run
 
     resume = resume or restarted(config.out)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from minusface import collectives
 from minusface.checkpoint import load_card, load_into, load_part
 from minusface.config import TrainConfig
 from minusface.devices import multiplies_bfloat16, pick_precision
@@ -64,6 +65,31 @@ def build_task(config: TrainConfig, classes: Classes, teacher: Teacher | None) -
             tensors = Protector.load(config.start.generator, masks=True).generator.state_dict()
             load_into(task.protector.generator, tensors, config.start.generator)
     return task
+
+
+def check_samples(config: TrainConfig, batch_size: int, rows: int) -> None:
+    """Refuse steps in which a batch norm learns from one sample: it has no variance.
+
+    Args:
+        config: of the run.
+        batch_size: samples of all processes.
+        rows: samples of this one.
+
+    Raises:
+        MinusfaceError: so small a batch, with batch norms that are not frozen.
+    """
+    views, weights = 1, config.loss
+    if config.task == "stage2":
+        views = config.stage2.permutations
+    elif config.task == "stage1" and weights.beta == 0 and weights.shuffled > 0:
+        views = weights.views
+    together = collectives.size() if config.sync_batchnorm else 1
+    if rows * views * together > 1 or config.freeze_batchnorm:
+        return
+    raise MinusfaceError(
+        f"batch_size {batch_size}: one sample a process, of which batch norms learn nothing; "
+        f"expected {2 * collectives.size()} or more, or freeze_batchnorm true"
+    )
 
 
 def _start_of(recognizer: Recognizer, path: str) -> dict[str, torch.Tensor]:

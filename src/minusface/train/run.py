@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from minusface import collectives
-from minusface.checkpoint import CARD, Card, load_card, versions
+from minusface.checkpoint import Card, load_card, versions
 from minusface.config import TrainConfig, plain
 from minusface.data import FaceDataset, Loader
 from minusface.data.branches import BranchLoader, Joined
@@ -21,9 +21,10 @@ from minusface.files import write_atomically
 from minusface.recognize import Teacher, TeacherFile, load_teacher
 from minusface.share import Share
 from minusface.train.augment import augment, to_crops
-from minusface.train.build import build_task
+from minusface.train.build import build_task, check_samples
 from minusface.train.compiled import compile_recognizer
 from minusface.train.distort import distort
+from minusface.train.going_on import check_out, check_same
 from minusface.train.loggers import Logger
 from minusface.train.loop import fit, rehearse
 from minusface.train.losses import Faces
@@ -135,7 +136,7 @@ def train(
     check_out(out, resume)
     built = build(config)
     if resume:
-        _check_same(out / "last", built.card)
+        check_same(out / "last", built.card)
     if collectives.rank() == 0:
         text = yaml.safe_dump(plain(config), sort_keys=False)
         write_atomically(out / "config.yaml", text.encode())
@@ -184,6 +185,7 @@ def build(config: TrainConfig) -> Built:
         raise MinusfaceError("sync_batchnorm true: works on GPUs only, expected false on a CPU")
     config = replace(config, precision=pick_precision(config.precision, device))
     loader = open_loader(config)
+    check_samples(config, loader.batch_size, len(loader.rows))
     dataset = loader.dataset
     classes = [p.classes for p in dataset.parts] if isinstance(dataset, Joined) else dataset.classes
     teacher = open_teacher(config, dataset)
@@ -260,34 +262,3 @@ def drawn_again(config: TrainConfig) -> list[str]:
         f"seed {config.seed} is start.recognizer's, too: the same batches, distortions and permutations come "
         "again; another seed draws new ones"
     ]
-
-
-def check_out(out: Path, resume: bool) -> None:
-    """Refuse to overwrite a run, or to go on with none.
-
-    Raises:
-        MinusfaceError: ``last/`` of a run's folder is there, or is not.
-    """
-    there = (out / "last" / CARD).is_file()
-    if there and not resume:
-        raise MinusfaceError(
-            f"{out}: holds a run already; --resume goes on with it, --out takes another"
-        )
-    if resume and not there:
-        raise MinusfaceError(f"{out}: nothing to resume (no last/{CARD})")
-
-
-def _check_same(last: Path, card: Card) -> None:
-    """Refuse to go on with what would not repeat the unbroken run's losses."""
-    before = load_card(last)
-    if before.model != card.model:
-        raise MinusfaceError(f"{last}: holds another architecture than the config describes")
-    if before.data.get("fingerprint") != card.data["fingerprint"]:
-        raise MinusfaceError(
-            f"{last}: was trained on other images than {card.data['name']} holds now"
-        )
-    for key in ("seed", "batch_size"):
-        if before.config.get(key) != card.config[key]:
-            raise MinusfaceError(
-                f"{last}: was trained with {key} {before.config.get(key)}, the config has {card.config[key]}"
-            )

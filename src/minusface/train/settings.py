@@ -19,7 +19,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
 RANGES: dict[str, tuple[float, bool, float, bool]] = {
     "epochs": (0, False, float("inf"), False),
     "batch_size": (1, True, float("inf"), False),
-    "seed": (0, True, float("inf"), False),
+    # What torch's generators take.
+    "seed": (0, True, 2**63, False),
     "log_every": (1, True, float("inf"), False),
     "save_every": (1, True, float("inf"), False),
     "evaluation.every": (0, True, float("inf"), False),
@@ -49,6 +50,8 @@ RANGES: dict[str, tuple[float, bool, float, bool]] = {
     "optimizer.momentum": (0, True, 1, False),
     "optimizer.weight_decay": (0, True, float("inf"), False),
     "optimizer.clip": (0, True, float("inf"), False),
+    "codec.ratio": (1, True, float("inf"), False),
+    "schedule.gamma": (0, True, float("inf"), False),
     "schedule.warmup": (0, True, float("inf"), False),
     "data.shift": (0, True, float("inf"), False),
     **{
@@ -56,6 +59,11 @@ RANGES: dict[str, tuple[float, bool, float, bool]] = {
         for name in ("jitter", "colour", "grey", "occlusion", "blur", "jpeg")
     },
     "data.workers": (0, True, float("inf"), False),
+}
+# The same, of each of data.branches.
+BRANCH_RANGES: dict[str, tuple[float, bool, float, bool]] = {
+    "batch_size": (1, True, float("inf"), False),
+    "weight": (0, True, float("inf"), False),
 }
 
 
@@ -70,18 +78,22 @@ def check_settings(config: TrainConfig) -> None:
             raise choice_error(key, str(_value(config, key)), known)
     _check_compile(config)
     _check_held_out(config)
-    for key, (least, least_too, most, most_too) in RANGES.items():
-        value = _value(config, key)
-        above = value >= least if least_too else value > least
-        below = value <= most if most_too else value < most
-        if not (above and below):
-            low = f"{'at least' if least_too else 'more than'} {least:g}"
-            high = (
-                ""
-                if most == float("inf")
-                else f" and {'at most' if most_too else 'less than'} {most:g}"
-            )
-            raise MinusfaceError(f"{key} {value}: expected {low}{high}")
+    for key, allowed in RANGES.items():
+        _check_range(key, _value(config, key), allowed)
+    for number, branch in enumerate(config.data.branches):
+        for name, allowed in BRANCH_RANGES.items():
+            _check_range(f"data.branches.{number}.{name}", getattr(branch, name), allowed)
+
+
+def _check_range(key: str, value: float, allowed: tuple[float, bool, float, bool]) -> None:
+    least, least_too, most, most_too = allowed
+    above = value >= least if least_too else value > least
+    below = value <= most if most_too else value < most
+    if above and below:
+        return
+    low = f"{'at least' if least_too else 'more than'} {least}"
+    high = "" if most == float("inf") else f" and {'at most' if most_too else 'less than'} {most}"
+    raise MinusfaceError(f"{key} {value}: expected {low}{high}")
 
 
 def _check_held_out(config: TrainConfig) -> None:
