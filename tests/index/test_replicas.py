@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from minusface.errors import MinusfaceError
-from minusface.index import Added, PgVectorIndex, Request, StorageError
+from minusface.index import Added, PgVectorIndex, Request, StorageError, UnknownPersonError
 
 D = 16
 MASTER = bytes(range(32))
@@ -119,6 +119,105 @@ def test_a_rekeyed_collection_is_found_by_the_other_replica(
         ]
         for number in range(9, 15):
             assert index.scores("a", f"q{number}", unit(1, number))[0] > 0.999
+
+
+Between = Callable[[PgVectorIndex, str, Callable[[], object]], None]
+
+
+@pytest.fixture
+def between(monkeypatch: pytest.MonkeyPatch) -> Between:
+    """Has something happen once, right after a step of a replica's read."""
+
+    def call(replica: PgVectorIndex, step: str, what: Callable[[], object]) -> None:
+        real, left = getattr(replica, step), [what]
+
+        def then(*values: object) -> object:
+            found = real(*values)
+            if left:
+                left.pop()()
+            return found
+
+        monkeypatch.setattr(replica, step, then)
+
+    return call
+
+
+@pytest.mark.parametrize("step", ["_known", "_person"])
+@pytest.mark.parametrize("what", ["rekey", "erase"])
+def test_a_read_sees_one_moment_whatever_another_replica_does(
+    replicas: tuple[PgVectorIndex, PgVectorIndex], between: Between, step: str, what: str
+) -> None:
+    one, other = replicas
+    one.add("a", "Ann", unit(1))
+
+    def change() -> None:
+        other.rekey("a") if what == "rekey" else other.erase("a", "Ann")
+
+    between(one, step, change)
+    assert one.scores("a", "Ann", unit(1))[0] > 0.999
+    if what == "erase":
+        with pytest.raises(UnknownPersonError):
+            one.scores("a", "Ann", unit(1))
+
+
+def test_lists_searches_and_exports_see_one_moment(
+    replicas: tuple[PgVectorIndex, PgVectorIndex], between: Between
+) -> None:
+    one, other = replicas
+    one.add("a", "Ann", unit(1))
+    for read in (
+        lambda: one.search("a", unit(1), 1)[0][0].score > 0.999,
+        lambda: one.people("a")[0].name == "Ann",
+        lambda: float((next(one.entries("a")).vectors @ unit(1).T).item()) > 0.999,
+        lambda: one.stats("a").people == 1,
+    ):
+        between(one, "_known", lambda: other.rekey("a"))
+        assert read()
+
+
+def test_another_master_key_is_refused_at_the_start(database: Callable[[], str]) -> None:
+    url = database()
+    index = PgVectorIndex(url, D, MASTER)
+    with pytest.raises(MinusfaceError, match="another master key"):
+        PgVectorIndex(url, D, bytes(32))
+    index.create("a")
+    index.add("a", "Ann", unit(1))
+    index.change_master(bytes(32))
+    index.close()
+    with pytest.raises(MinusfaceError, match="another master key"):
+        PgVectorIndex(url, D, MASTER)
+    PgVectorIndex(url, D, bytes(32)).close()
+
+
+def test_a_database_of_an_earlier_version_takes_the_key_that_opens_it(
+    database: Callable[[], str],
+) -> None:
+    import psycopg
+
+    url = database()
+    index = PgVectorIndex(url, D, MASTER)
+    index.create("a")
+    index.add("a", "Ann", unit(1))
+    index.close()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DELETE FROM about WHERE name = 'check'")
+        with pytest.raises(MinusfaceError, match="another master key"):
+            PgVectorIndex(url, D, bytes(32))
+        PgVectorIndex(url, D, MASTER).close()
+        noted = connection.execute("SELECT value FROM about WHERE name = 'check'").fetchone()
+    assert noted is not None
+    assert MASTER.hex() not in noted[0]
+
+
+def test_a_replica_with_the_old_master_key_enrolls_nobody(
+    replicas: tuple[PgVectorIndex, PgVectorIndex],
+) -> None:
+    one, other = replicas
+    one.add("a", "Ann", unit(1))
+    one.change_master(bytes(32))
+    with pytest.raises(MinusfaceError, match="another master key"):
+        other.add("a", "Bob", unit(1, 1))
+    assert [person.name for person in one.people("a")] == ["Ann"]
 
 
 def test_replicas_that_start_together_make_the_tables_once(database: Callable[[], str]) -> None:

@@ -79,6 +79,11 @@ def load_master(file: Path | str | None) -> bytes:
     return parse_master(text, str(path))
 
 
+def check_of(master: bytes) -> str:
+    """By which a database knows its master key again, without telling it: HMAC-SHA256, hexadecimal."""
+    return hmac.digest(master, b"minusface/check", "sha256").hex()
+
+
 class CollectionKeys:
     """The keys of one version of one collection.
 

@@ -51,11 +51,31 @@ class Database:
         Raises:
             StorageError: the database cannot be reached, is full, or refuses.
         """
+        with self._begun(reading=False) as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Any]:
+        """A connection whose statements all see the database of one moment, and change nothing.
+
+        Raises:
+            StorageError: the database cannot be reached.
+        """
+        with self._begun(reading=True) as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _begun(self, reading: bool) -> Iterator[Any]:
         import psycopg
         from psycopg_pool import PoolTimeout
 
         try:
             with self._pool.connection() as connection:
+                # Connections come from the pool as they were left.
+                connection.read_only = reading or None
+                connection.isolation_level = (
+                    psycopg.IsolationLevel.REPEATABLE_READ if reading else None
+                )
                 yield connection
         except PoolTimeout as error:
             raise StorageError("PostgreSQL: cannot be reached") from error

@@ -121,6 +121,25 @@ def bury(db: Any, tombstones: Tombstones) -> None:
     db.execute("DELETE FROM people WHERE id NOT IN (SELECT person FROM templates)")
 
 
+def enrolled(db: Any, known: Known, person: str) -> int:
+    """The person's number, made where missing; the row stays locked until the transaction ends."""
+    handle = known.keys.handle(person)
+    sealed = known.keys.seal(person.encode(), handle)
+    # An update that changes nothing waits for a replica that is making or erasing the same person.
+    row = db.execute(
+        "INSERT INTO people (collection, handle, name) VALUES (%s, %s, %s) "
+        "ON CONFLICT (collection, handle) DO UPDATE SET handle = excluded.handle RETURNING id",
+        (known.number, handle, sealed),
+    ).fetchone()
+    return int(row[0])
+
+
+def count_of(db: Any, table: str, collection: int) -> int:
+    """Rows of a collection in a table."""
+    row = db.execute(f"SELECT count(*) FROM {table} WHERE collection = %s", (collection,))
+    return int(row.fetchone()[0])
+
+
 def graph_of(collection: int) -> str:
     """Name of a collection's graph."""
     return f"templates_graph_{int(collection)}"

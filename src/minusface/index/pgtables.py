@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minusface.errors import MinusfaceError
+from minusface.index.keys import CollectionKeys, check_of
 
 # Each once, in order; its number is noted in the database. Released ones stay as they are: add another.
 MIGRATIONS = (
@@ -35,6 +36,10 @@ MIGRATIONS = (
 )
 # Any number, the same in all replicas: they take turns at migrating.
 MIGRATING = 6_273_361
+
+
+# Its name in the table about: see keys.check_of.
+CHECK = "check"
 
 
 def migrate(connection: Any, dimension: int, model: str) -> None:
@@ -72,3 +77,44 @@ def migrate(connection: Any, dimension: int, model: str) -> None:
                 f"PostgreSQL: made for {name} {known[name]!r}, not {value!r}; templates of another model are "
                 "not comparable: enroll anew in another database"
             )
+
+
+def check_master(connection: Any, master: bytes, dimension: int) -> None:
+    """Refuse another master key than a database's; to be called after ``migrate``.
+
+    Databases of earlier versions do not say which is theirs: it is the one that opens who was enrolled first,
+    and is noted. So is that of a new database.
+
+    Raises:
+        MinusfaceError: another master key.
+    """
+    if same_master(connection, check_of(master)):
+        return
+    first = connection.execute(
+        "SELECT c.salt, c.version, p.handle, p.name FROM people p JOIN collections c "
+        "ON c.id = p.collection ORDER BY p.id LIMIT 1"
+    ).fetchone()
+    if first is not None:
+        salt, version, handle, name = first
+        CollectionKeys(master, bytes(salt), version, dimension).open(bytes(name), bytes(handle))
+    note_master(connection, master)
+
+
+def same_master(connection: Any, check: str) -> bool:
+    """Whether a database says that this is its master key's check; False where it says nothing.
+
+    Raises:
+        MinusfaceError: it says that another is.
+    """
+    row = connection.execute("SELECT value FROM about WHERE name = %s", (CHECK,)).fetchone()
+    if row is not None and row[0] != check:
+        raise MinusfaceError("PostgreSQL: another master key than the database was made with")
+    return row is not None
+
+
+def note_master(connection: Any, master: bytes) -> None:
+    """From here on it is a database's master key."""
+    connection.execute(
+        "INSERT INTO about VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        (CHECK, check_of(master)),
+    )

@@ -31,7 +31,7 @@ from minusface.index.base import (
     check_vectors,
 )
 from minusface.index.gallery import salt_name
-from minusface.index.keys import SALT_BYTES, CollectionKeys
+from minusface.index.keys import SALT_BYTES, CollectionKeys, check_of
 from minusface.index.nearest import EXACT_BELOW
 from minusface.index.pgpool import Database
 from minusface.index.pgrows import (
@@ -39,6 +39,8 @@ from minusface.index.pgrows import (
     Known,
     array_of,
     bury,
+    count_of,
+    enrolled,
     graph_of,
     literal_of,
     name_of,
@@ -47,7 +49,7 @@ from minusface.index.pgrows import (
     request_row,
     reseal,
 )
-from minusface.index.pgtables import migrate
+from minusface.index.pgtables import check_master, migrate, note_master, same_master
 from minusface.index.tombstones import Tombstones
 
 
@@ -63,7 +65,7 @@ class PgVectorIndex:
         exact_below: collections of fewer templates are searched exactly; larger ones get a graph (HNSW).
 
     Raises:
-        MinusfaceError: a database made for another model or dimension, or psycopg is missing.
+        MinusfaceError: a database made for another model, dimension or master key, or psycopg is missing.
         StorageError: it cannot be reached.
     """
 
@@ -86,6 +88,7 @@ class PgVectorIndex:
         try:
             with self._db.transaction() as db:
                 migrate(db, dimension, model)
+                check_master(db, master, dimension)
                 if tombstones is not None:
                     bury(db, tombstones)
         except BaseException:
@@ -107,7 +110,7 @@ class PgVectorIndex:
 
     def collections(self) -> list[str]:
         """See :class:`Index`."""
-        with self._db.transaction() as db:
+        with self._db.reading() as db:
             return sorted(row[0] for row in db.execute("SELECT name FROM collections").fetchall())
 
     def drop(self, collection: str) -> int:
@@ -115,7 +118,7 @@ class PgVectorIndex:
         with self._db.transaction() as db:
             known = self._known(db, collection, "UPDATE")
             self._note([salt_name(known.salt)])
-            count = self._count(db, "templates", known.number)
+            count = count_of(db, "templates", known.number)
             db.execute(f"DROP INDEX IF EXISTS {graph_of(known.number)}")
             db.execute("DELETE FROM collections WHERE id = %s", (known.number,))
         self._db.vacuum()
@@ -133,7 +136,7 @@ class PgVectorIndex:
             if earlier is not None:
                 return earlier
             uids = [secrets.token_bytes(16) for _ in rows]
-            owner = self._enrolled(db, known, person)
+            owner = enrolled(db, known, person)
             with db.cursor() as cursor:
                 cursor.executemany(
                     "INSERT INTO templates (collection, person, uid, vector) VALUES (%s, %s, %s, %s)",
@@ -153,7 +156,7 @@ class PgVectorIndex:
     def scores(self, collection: str, person: str, vectors: Floats) -> Floats:
         """See :class:`Index`."""
         rows = check_vectors(vectors, self.dimension)
-        with self._db.transaction() as db:
+        with self._db.reading() as db:
             known = self._known(db, collection)
             owner = self._person(db, known, person)
             found = db.execute(
@@ -166,13 +169,13 @@ class PgVectorIndex:
     def search(self, collection: str, vectors: Floats, count: int) -> list[list[Hit]]:
         """See :class:`Index`."""
         rows = check_vectors(vectors, self.dimension)
-        with self._db.transaction() as db:
+        with self._db.reading() as db:
             known = self._known(db, collection)
             return [nearest(db, known, row, count) for row in known.keys.rotate(rows)]
 
     def people(self, collection: str, after: int = 0, limit: int = 100) -> list[Person]:
         """See :class:`Index`."""
-        with self._db.transaction() as db:
+        with self._db.reading() as db:
             known = self._known(db, collection)
             rows = db.execute(
                 "SELECT p.id, p.handle, p.name, count(*) FROM people p JOIN templates t ON t.person = p.id "
@@ -186,7 +189,7 @@ class PgVectorIndex:
         after = 0
         while page := self.people(collection, after, PAGE):
             for person in page:
-                with self._db.transaction() as db:
+                with self._db.reading() as db:
                     known = self._known(db, collection)
                     rows = db.execute(
                         "SELECT vector::text FROM templates WHERE person = %s ORDER BY id",
@@ -223,21 +226,23 @@ class PgVectorIndex:
     def change_master(self, master: bytes) -> None:
         """Bring every collection under keys of another master key, in one step, without photos.
 
-        Replicas that still hold the old one can open nothing from here on: stop them first.
+        Replicas that still hold the old one can open nothing from here on, and are refused: stop them first.
         """
         with self._db.transaction() as db:
             names = [row[0] for row in db.execute("SELECT name FROM collections ORDER BY id")]
             for name in names:
                 reseal(db, self._known(db, name, "UPDATE"), master, self.dimension)
-        self._master = master
-        self._keys.clear()
+            note_master(db, master)
+        with self._mutex:
+            self._master = master
+            self._keys.clear()
         self._db.vacuum()
 
     def stats(self, collection: str) -> Stats:
         """See :class:`Index`."""
-        with self._db.transaction() as db:
+        with self._db.reading() as db:
             known = self._known(db, collection)
-            counts = [self._count(db, table, known.number) for table in ("people", "templates")]
+            counts = [count_of(db, table, known.number) for table in ("people", "templates")]
         return Stats(counts[0], counts[1], not known.indexed, known.keys.version)
 
     def close(self) -> None:
@@ -255,6 +260,9 @@ class PgVectorIndex:
         ).fetchone()
         if row is None:
             raise UnknownCollectionError(f"no collection {collection!r}")
+        if lock:
+            # Another replica may have changed it meanwhile: nobody is enrolled under the old one.
+            same_master(db, check_of(self._master))
         number, name, salt, version, indexed = row
         return Known(number, name, bytes(salt), self._keys_of(bytes(salt), version), indexed)
 
@@ -267,10 +275,6 @@ class PgVectorIndex:
                 self._keys[salt, version] = found
             return found
 
-    def _count(self, db: Any, table: str, collection: int) -> int:
-        row = db.execute(f"SELECT count(*) FROM {table} WHERE collection = %s", (collection,))
-        return int(row.fetchone()[0])
-
     def _person(self, db: Any, known: Known, person: str) -> int:
         row = db.execute(
             "SELECT id FROM people WHERE collection = %s AND handle = %s",
@@ -278,18 +282,6 @@ class PgVectorIndex:
         ).fetchone()
         if row is None:
             raise UnknownPersonError(f"nobody of this name in {known.name!r}")
-        return int(row[0])
-
-    def _enrolled(self, db: Any, known: Known, person: str) -> int:
-        """The person's number, made where missing; the row stays locked until the transaction ends."""
-        handle = known.keys.handle(person)
-        sealed = known.keys.seal(person.encode(), handle)
-        # An update that changes nothing waits for a replica that is making or erasing the same person.
-        row = db.execute(
-            "INSERT INTO people (collection, handle, name) VALUES (%s, %s, %s) "
-            "ON CONFLICT (collection, handle) DO UPDATE SET handle = excluded.handle RETURNING id",
-            (known.number, handle, sealed),
-        ).fetchone()
         return int(row[0])
 
     def _note(self, names: Sequence[str]) -> None:
@@ -307,7 +299,7 @@ class PgVectorIndex:
                 return
             self._uncounted[known.number] = 0
         with self._db.transaction() as db:
-            if self._count(db, "templates", known.number) < self._exact_below:
+            if count_of(db, "templates", known.number) < self._exact_below:
                 return
             again = self._known(db, known.name, "UPDATE")
             if again.indexed:
