@@ -208,7 +208,7 @@ class DataConfig:
     people: str | None = None
     """A file that lists the people to train on; by default all. Folders only."""
     on_error: Literal["fail", "skip"] = "fail"
-    """What a corrupt record does: fail, or skip to the next one (counted and listed)."""
+    """What a corrupt record does: fail, or skip: the next readable one takes its place, named on stderr."""
     branches: tuple[BranchConfig, ...] = ()
     """Several datasets at once, each with faces, people, batch_size, weight, scale and margin of its own, in
     the place of data.faces, data.people and batch_size. An epoch is one pass over the one of most steps."""
