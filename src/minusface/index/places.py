@@ -12,7 +12,7 @@ from minusface.index.local import LocalIndex
 from minusface.index.pgpool import Database
 from minusface.index.pgvector import PgVectorIndex
 from minusface.index.qdrant import QdrantIndex
-from minusface.index.qdrant_store import made_for as qdrant_made_for
+from minusface.index.qdrant_about import made_for as qdrant_made_for
 from minusface.index.schema import DATABASE
 from minusface.index.tombstones import Tombstones
 

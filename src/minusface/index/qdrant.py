@@ -37,6 +37,7 @@ from minusface.index.base import (
 from minusface.index.gallery import salt_name
 from minusface.index.keys import SALT_BYTES, CollectionKeys
 from minusface.index.nearest import EXACT_BELOW
+from minusface.index.qdrant_about import begin_master, end_master, prepare
 from minusface.index.qdrant_store import Known, Store, connect, storing
 from minusface.index.tombstones import Tombstones
 
@@ -55,7 +56,7 @@ class QdrantIndex:
         exact_below: collections of fewer templates are searched exactly; Qdrant's graph is used above.
 
     Raises:
-        MinusfaceError: made for another model or dimension, or qdrant-client is missing.
+        MinusfaceError: made for another model, dimension or master key, or qdrant-client is missing.
         StorageError: it cannot be reached.
     """
 
@@ -75,7 +76,7 @@ class QdrantIndex:
         self._last = 0
         self._store = Store(connect(url), dimension, model, master)
         with storing():
-            self._store.prepare()
+            prepare(self._store)
             self._bury()
 
     def create(self, collection: str) -> None:
@@ -125,6 +126,9 @@ class QdrantIndex:
         with storing():
             known = self._known(collection)
             stored = self._vectors(known, self._person(known, person))
+        if not len(stored):
+            # Their enrolment was cut short after their name was written.
+            raise UnknownPersonError(f"nobody of this name in {known.name!r}")
         best: Floats = (known.keys.rotate(rows) @ stored.T).max(axis=1)
         return best
 
@@ -179,8 +183,10 @@ class QdrantIndex:
     def change_master(self, master: bytes) -> None:
         """Bring every collection under keys of another master key, without photos, one by one."""
         with self._mutex, storing():
+            begin_master(self._store, master)
             for name in self._store.names():
                 self._rekeyed(self._known(name), master)
+            end_master(self._store, master)
             self._master = self._store.master = master
 
     def stats(self, collection: str) -> Stats:

@@ -63,17 +63,12 @@ def storing() -> Iterator[None]:
         raise StorageError(f"Qdrant: {reason}") from error
 
 
-def made_for(url: str) -> dict[str, str] | None:
-    """``dimension`` and ``model`` of what lies there; None where nothing does."""
-    client = connect(url)
-    try:
-        with storing():
-            if not client.collection_exists(LIST):
-                return None
-            there = client.retrieve(LIST, [_uuid("about")], with_payload=True)
-    finally:
-        client.close()
-    return {k: str(v) for k, v in there[0].payload["about"].items()} if there else None
+def read_about(client: Any, **how: Any) -> dict[str, Any] | None:
+    """What an index was made for; None where there is none."""
+    if not client.collection_exists(LIST):
+        return None
+    there = client.retrieve(LIST, [_uuid("about")], with_payload=True, **how)
+    return dict(there[0].payload["about"]) if there else None
 
 
 class Store:
@@ -98,26 +93,18 @@ class Store:
         }
         self._agreed = {"consistency": models.ReadConsistencyType.MAJORITY}
 
-    def prepare(self) -> None:
-        """Make the list where it is missing, and check what it was made for.
-
-        Raises:
-            MinusfaceError: another model or dimension.
-        """
+    def make_list(self) -> None:
+        """Of the collections, where it is missing."""
         if not self.client.collection_exists(LIST):
             self._make_set(LIST, len(NOTHING))
-        about = {"dimension": self.dimension, "model": self.model}
-        there = self.client.retrieve(LIST, [_uuid("about")], with_payload=True, **self._agreed)
-        if not there:
-            self._put(LIST, [(_uuid("about"), NOTHING, {"about": about})])
-            return
-        known = there[0].payload["about"]
-        for name, value in about.items():
-            if known[name] != value:
-                raise MinusfaceError(
-                    f"Qdrant: made for {name} {known[name]!r}, not {value!r}; templates of another model are "
-                    "not comparable: enroll anew elsewhere"
-                )
+
+    def about(self) -> dict[str, Any] | None:
+        """What it was made for; None where it does not say yet."""
+        return read_about(self.client, **self._agreed)
+
+    def put_about(self, about: dict[str, Any]) -> None:
+        """Write down what it was made for."""
+        self._put(LIST, [(_uuid("about"), NOTHING, {"about": about})])
 
     def names(self) -> list[str]:
         """Of all collections."""
@@ -326,4 +313,4 @@ def _person(handle: bytes) -> str:
     return uuid.UUID(bytes=handle[:16]).hex
 
 
-__all__ = ["Known", "Store", "connect", "storing"]
+__all__ = ["Known", "Store", "connect", "read_about", "storing"]
