@@ -159,22 +159,19 @@ class Client:
         http: Any = None,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        parts = urlsplit(server)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise MinusfaceError(f"server {server!r}: expected https://HOST[:PORT]")
-        if parts.scheme == "http" and parts.hostname not in LOCAL and not insecure:
-            raise MinusfaceError(
-                f"server {server!r}: without TLS whoever listens could use the key; expected https"
-            )
         token = key or os.environ.get("MINUSFACE_API_KEY")
         if not token:
             raise MinusfaceError("no API key: set MINUSFACE_API_KEY")
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise MinusfaceError("the API key: expected letters, digits, - and _, nothing else")
         try:
             import httpx
         except ImportError as error:
             raise MinusfaceError('httpx is missing: pip install "minusface[client]"') from error
-        self._errors: Any = (httpx.TransportError,)
-        self._http = http if http is not None else httpx.Client(timeout=timeout)
+        encrypted = _check_address(server, insecure, httpx)
+        self._errors: Any = (httpx.RequestError,)
+        # A proxy of the environment would be handed the key in clear, even for this machine's own service.
+        self._http = http or httpx.Client(timeout=timeout, trust_env=encrypted)
         self._headers = {"authorization": f"Bearer {token}"}
         self._server, self._shield, self._sleep = server.rstrip("/"), shield, sleep
         self._agreed = False
@@ -190,6 +187,7 @@ class Client:
             MinusfaceError: a photo that will not do: then nothing is sent.
             ServerError: the server refuses, or does not answer.
         """
+        _check_texts(person)
         images = [self._image(photo) for photo in photos]
         body = {"person": person, "images": images}
         answer = self._ask("POST", "/v1/enroll", body, once=uuid.uuid4().hex)
@@ -199,6 +197,7 @@ class Client:
         self, person: str, photo: Path | str | UInt8 | Sendable, fmr: str | None = None
     ) -> Verification:
         """Does a photo show this person? See :meth:`enroll` for errors."""
+        _check_texts(person, fmr)
         body = {"person": person, "image": self._image(photo), "fmr": fmr}
         answer = self._ask("POST", "/v1/verify", body)
         return Verification(answer["same"], answer["score"], answer["threshold"], answer["fmr"])
@@ -207,6 +206,7 @@ class Client:
         self, photo: Path | str | UInt8 | Sendable, count: int = 5, fmr: str | None = None
     ) -> Identification:
         """Who does a photo show? See :meth:`enroll` for errors."""
+        _check_texts(fmr)
         body = {"image": self._image(photo), "count": count, "fmr": fmr}
         answer = self._ask("POST", "/v1/identify", body)
         matches = tuple((match["person"], match["score"]) for match in answer["matches"])
@@ -214,6 +214,7 @@ class Client:
 
     def erase(self, person: str) -> int:
         """Erase everything of a person at the server; how many templates there were."""
+        _check_texts(person)
         return int(self._ask("POST", "/v1/erase", {"person": person})["templates"])
 
     def _image(self, photo: Path | str | UInt8 | Sendable) -> str:
@@ -270,6 +271,30 @@ class Client:
             message = said.get("message", f"status {answer.status_code}")
             raise ServerError(f"{self._server}: {message}", answer.status_code, word)
         return said
+
+
+def _check_address(server: str, insecure: bool, httpx: Any) -> bool:
+    """Whether a server is asked by TLS; MinusfaceError for plain http to others, and what is no address."""
+    try:
+        parts, _ = urlsplit(server), httpx.URL(server)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+            raise ValueError
+    except (ValueError, httpx.InvalidURL) as error:
+        raise MinusfaceError(f"server {server!r}: expected https://HOST[:PORT]") from error
+    if parts.scheme == "http" and parts.hostname not in LOCAL and not insecure:
+        raise MinusfaceError(
+            f"server {server!r}: without TLS whoever listens could use the key; expected https"
+        )
+    return parts.scheme == "https"
+
+
+def _check_texts(*texts: str | None) -> None:
+    """What came in another encoding than the system's holds half characters: MinusfaceError."""
+    for text in texts:
+        try:
+            (text or "").encode()
+        except UnicodeEncodeError as error:
+            raise MinusfaceError(f"{text!r}: not UTF-8") from error
 
 
 def _pause(attempt: int, retry_after: str | None) -> float:

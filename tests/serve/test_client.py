@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -188,14 +190,73 @@ def test_a_bad_photo_sends_nothing(service: Any, exported: Path, tmp_path: Path)
 
 def test_addresses_and_keys(shield: Shield, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MINUSFACE_API_KEY", raising=False)
-    for server in ("", "ftp://x", "https://", "localhost:80"):
+    for server in ("", "ftp://x", "https://", "localhost:80", "http://[::1", "http://[x]",
+                   "http://localhost:x", "http://localhost:99999"):  # fmt: skip
         with pytest.raises(MinusfaceError, match="expected https://HOST"):
             Client(server, shield, "k")
     with pytest.raises(MinusfaceError, match="without TLS"):
         Client("http://example.org", shield, "k")
     Client("http://example.org", shield, "k", insecure=True)
+    with pytest.raises(MinusfaceError, match="expected https://HOST"):
+        Client("https://a\0b", shield, "k")
+    for key in ("k\n", "schlüssel", "a b", "\udcff"):
+        with pytest.raises(MinusfaceError, match="the API key: expected letters"):
+            Client("https://example.org", shield, key)
     with pytest.raises(MinusfaceError, match="no API key"):
         Client("https://example.org", shield)
+
+
+def test_texts_that_cannot_be_sent(service: Any, shield: Shield) -> None:
+    client, wire, _ = client_of(service, shield)
+    for ask in (
+        lambda: client.enroll("Ann\udcff", [photo()]),
+        lambda: client.verify("Ann\udcff", photo()),
+        lambda: client.verify("Ann", photo(), "\udcff"),
+        lambda: client.identify(photo(), fmr="\udcff"),
+        lambda: client.erase("Ann\udcff"),
+    ):
+        with pytest.raises(MinusfaceError, match=r"'(Ann)?.udcff': not UTF-8"):
+            ask()
+    assert not wire.sent
+
+
+class Proxy:
+    """Listens, and remembers what it was sent."""
+
+    def __init__(self) -> None:
+        self.wire, self.seen = socket.create_server(("127.0.0.1", 0)), b""
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        with self.wire, suppress(OSError):
+            while True:
+                caller, _ = self.wire.accept()
+                with caller:
+                    self.seen += caller.recv(4000)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.wire.getsockname()[1]}"
+
+
+def test_no_proxy_sees_a_key_in_clear(
+    service: Any, live: Any, shield: Shield, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is one asked the way to this machine; with TLS it only carries."""
+    proxy, port = Proxy(), live(service).port
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, proxy.address)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    token = service.tokens["all"]
+    Client(f"http://localhost:{port}", shield, token).identify(photo())
+    assert proxy.seen == b""
+    safe = Client("https://faces.invalid", shield, token, sleep=lambda seconds: None)
+    with pytest.raises(ServerError, match="no answer"):
+        safe.identify(photo())
+    assert proxy.seen.startswith(b"CONNECT faces.invalid:443")
+    assert token.encode() not in proxy.seen
 
 
 def test_quality_is_told_in_words() -> None:
@@ -304,6 +365,19 @@ def test_the_commands(
         assert main(["verify", "Ann", image, *at, "--fmr", "x"]) == 2
         assert main(["enroll", "Ann", str(tmp_path / "none.jpg"), *at]) == 2
         assert main(["identify", image]) == 2
+        capsys.readouterr()
+        for wrong, said in (
+            (["verify", "Ann\udcff", image, *at], "'Ann\\udcff': not UTF-8"),
+            (
+                ["identify", image, "--server", "http://[::1", *at[2:]],
+                "expected https://HOST[:PORT]",
+            ),
+        ):
+            assert main(wrong) == 2
+            assert said in capsys.readouterr().err
+        monkeypatch.setenv("MINUSFACE_API_KEY", "mf_é")
+        assert main(["identify", image, *at]) == 2
+        assert "the API key: expected letters" in capsys.readouterr().err
     finally:
         server.should_exit = True
         thread.join(10)
