@@ -77,7 +77,7 @@ def test_the_file_as_it_is(tmp_path: Path) -> None:
     assert config.schedule.milestones == (10.0, 18.0, 22.0)
     assert (config.optimizer.weight_decay, config.head.scale) == (0.0005, 64.0)
     assert (config.stage2.permutations, config.start.generator) == (3, "runs/stage1")
-    assert {note.key for note in notes} == set(NO_EFFECT)
+    assert {note.key for note in notes} == {*NO_EFFECT, "DATASETS"}
 
 
 @pytest.mark.parametrize("key", [*FILE, "NUM_DUPS"])
@@ -145,14 +145,86 @@ def test_several_datasets_are_branches(tmp_path: Path) -> None:
         ({"DATASETS": [{"name": 7, "batch_size": 3}]}, "DATASETS.name: 7"),
         ({"SEED": "one"}, "SEED: 'one'"),
         ({"MOMENTUN": 0.9}, "did you mean 'MOMENTUM'"),
+        ({"DATA_ROOT": 3}, "DATA_ROOT: 3, expected a folder"),
+        ({"INDEX_ROOT": ["a"]}, r"INDEX_ROOT: \['a'\], expected a folder"),
+        ({"MODEL_ROOT": ""}, "MODEL_ROOT: is empty, expected a folder"),
+        ({"MODEL_ROOT": 5}, "MODEL_ROOT: 5, expected a folder"),
+        ({"PRETRAIN_CKPT": ["a"]}, r"PRETRAIN_CKPT: \['a'\], expected a folder"),
+        ({"RGB_MEAN": ["a", "b"]}, "RGB_MEAN: 'a', expected a number"),
+        ({"RGB_STD": 0.5}, "RGB_STD: 0.5;"),
+        ({"TASK": ["stage1"]}, r"TASK: \['stage1'\] is not known"),
+        ({"METHOD": {}}, "METHOD: {} is not known"),
+        ({"LRS": [0, 0.1], "STAGES": [1]}, r"LRS: \[0, 0.1\]; expected rates of more than 0"),
+        ({"SEED": float("inf")}, "SEED: inf, expected a whole number"),
+        ({"NUM_EPOCH": float("nan")}, "NUM_EPOCH: nan, expected a number"),
+        ({"MOMENTUM": 10**400}, "MOMENTUM: 1000.*, expected a number"),
+        ({"DATASETS": [{"name": "x", "batch_size": 0}]}, "DATASETS.batch_size: 0, expected 1"),
+        ({"DATASETS": [{"name": "x", "batch_size": float("nan")}]}, "DATASETS.batch_size: nan"),
+        ({"WORLD_SIZE": "all"}, "WORLD_SIZE: 'all', expected a whole number"),
     ],
 )
 def test_what_cannot_be_followed_is_refused(
     tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
+    # So that batches are counted.
+    (tmp_path / "x.txt").write_text("a.jpg\t0\n" * 10)
     with pytest.raises(MinusfaceError, match=words) as error:
-        tface_settings(write(tmp_path, **changes))
+        tface_settings(write(tmp_path, **{"INDEX_ROOT": str(tmp_path)} | changes))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["DATA_ROOT", "INDEX_ROOT", "MODEL_ROOT"])
+def test_a_folder_left_empty(tmp_path: Path, key: str) -> None:
+    path = write(tmp_path, **{key: None})
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(f"{key}:\n")
+    with pytest.raises(MinusfaceError, match=f"{key}: is empty, expected a folder"):
+        tface_settings(path)
+
+
+def test_a_date_that_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text("SEED: 2001-99-99\n")
+    with pytest.raises(MinusfaceError, match="not YAML"):
+        tface_settings(path)
+
+
+@pytest.mark.parametrize(
+    ("started", "stated", "times", "said"),
+    [
+        ("4", 1, 4, "times torchrun's 4"),
+        ("4", 2, 4, "times torchrun's 4"),
+        (None, 2, 2, "times WORLD_SIZE's 2"),
+        (None, 1, 1, "taken as of one process"),
+        ("1", 8, 1, None),
+    ],
+)
+def test_batches_are_those_of_each_process(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    started: str | None,
+    stated: int,
+    times: int,
+    said: str | None,
+) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if started is not None:
+        monkeypatch.setenv("WORLD_SIZE", started)
+    (tmp_path / "a.txt").write_text("x\t0\n" * 400)
+    sets = [{"name": "a", "batch_size": 10}]
+    path = write(
+        tmp_path, DATASETS=sets, INDEX_ROOT=str(tmp_path), WARMUP_STEP=5, WORLD_SIZE=stated
+    )
+    settings, notes = tface_settings(path)
+    assert settings["batch_size"] == 10 * times
+    # Forty steps an epoch of one process.
+    assert settings["schedule"]["warmup"] == pytest.approx(5 * times / 40)
+    told = [note.what for note in notes if note.key == "DATASETS"]
+    assert len(told) == (said is not None)
+    assert said is None or said in told[0]
+    branches = [*sets, {"name": "b", "batch_size": 20}]
+    made, _ = tface_settings(write(tmp_path, DATASETS=branches, WORLD_SIZE=stated))
+    assert [b["batch_size"] for b in made["data"]["branches"]] == [10 * times, 20 * times]
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

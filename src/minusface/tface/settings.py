@@ -8,12 +8,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
 from minusface.arguments import nearest
 from minusface.errors import MinusfaceError
+from minusface.tface.datasets import take_datasets
+from minusface.tface.given import Given, Note
 
 HEADS = {
     "ArcFace": "arcface",
@@ -30,7 +32,6 @@ NO_EFFECT = {
     "DIST_FC": "how class centres are spread does not change the losses here",
     "SAVE_EPOCHS": "out/last is saved every save_every steps, out/best after evaluations",
     "BACKBONE_NAME": "the reference takes TASK_BACKBONE",
-    "WORLD_SIZE": LAUNCHER,
     "RANK": LAUNCHER,
     "LOCAL_RANK": LAUNCHER,
     "DIST_BACKEND": LAUNCHER,
@@ -44,42 +45,6 @@ RESUMES = {
     "META_RESUME": None,
     "PRETRAIN_CKPT": "start.generator",
 }
-
-
-class Note(NamedTuple):
-    """What became of a key."""
-
-    key: str
-    what: str
-
-
-class _Mapping:
-    """The file's keys, taken one by one."""
-
-    def __init__(self, path: Path, raw: dict[str, Any]) -> None:
-        self.path, self.raw = path, raw
-        self.notes: list[Note] = []
-        self.made: dict[str, Any] = {}
-
-    def refuse(self, key: str, reason: str) -> MinusfaceError:
-        return MinusfaceError(f"{self.path}: {key}: {reason}")
-
-    def put(self, dotted: str, value: Any) -> None:
-        """Set a key of ours."""
-        group, _, name = dotted.rpartition(".")
-        place = self.made.setdefault(group, {}) if group else self.made
-        place[name] = value
-
-    def number(self, key: str, value: Any, kind: type = float) -> Any:
-        good = isinstance(value, int | float) and not isinstance(value, bool)
-        if not good or (kind is int and value != int(value)):
-            raise self.refuse(key, f"{value!r}, expected a {'whole ' if kind is int else ''}number")
-        return kind(value)
-
-    def pick(self, key: str, value: Any, known: dict[str, str]) -> str:
-        if value not in known:
-            raise self.refuse(key, f"{value!r} is not known here (known: {', '.join(known)})")
-        return known[value]
 
 
 def tface_settings(path: Path | str) -> tuple[dict[str, Any], list[Note]]:
@@ -101,11 +66,11 @@ def tface_settings(path: Path | str) -> tuple[dict[str, Any], list[Note]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "no UTF-8 text"
         raise MinusfaceError(f"{path}: cannot read ({reason})") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise MinusfaceError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(raw, dict):
         raise MinusfaceError(f"{path}: expected TFace's keys and values")
-    mapping = _Mapping(path, raw)
+    mapping = Given(path, raw)
     for key, value in raw.items():
         if key in NO_EFFECT:
             mapping.notes.append(Note(key, f"has no effect: {NO_EFFECT[key]}"))
@@ -120,61 +85,68 @@ def tface_settings(path: Path | str) -> tuple[dict[str, Any], list[Note]]:
     return mapping.made, mapping.notes
 
 
-def _simple(dotted: str, kind: type = float) -> Callable[[_Mapping, str, Any], None]:
-    def put(mapping: _Mapping, key: str, value: Any) -> None:
-        mapping.put(dotted, str(value) if kind is str else mapping.number(key, value, kind))
+def _simple(dotted: str, kind: type = float) -> Callable[[Given, str, Any], None]:
+    def put(mapping: Given, key: str, value: Any) -> None:
+        mapping.put(dotted, mapping.number(key, value, kind))
 
     return put
 
 
-def _task(mapping: _Mapping, key: str, value: Any) -> None:
+def _out(mapping: Given, key: str, value: Any) -> None:
+    if not mapping.folder(key, value):
+        raise mapping.refuse(key, "is empty, expected a folder")
+    mapping.put("out", value)
+
+
+def _task(mapping: Given, key: str, value: Any) -> None:
     known = {"stage1": "stage1", "stage2": "stage2", "toy": "toy"}
     mapping.put("task", mapping.pick(key, value, known))
     if value == "toy":
         mapping.put("codec.name", "raw")
 
 
-def _method(mapping: _Mapping, key: str, value: Any) -> None:
+def _method(mapping: Given, key: str, value: Any) -> None:
     mapping.pick(key, value, {"MinusFace": "minusface", "Minusface": "minusface"})
 
 
-def _size(mapping: _Mapping, key: str, value: Any) -> None:
+def _size(mapping: Given, key: str, value: Any) -> None:
     if not isinstance(value, list) or len(value) != 2 or value[0] != value[1]:
         raise mapping.refuse(key, f"{value!r}, expected two equal sides, [112, 112]")
     mapping.put("codec.size", mapping.number(key, value[0], int))
 
 
-def _half(mapping: _Mapping, key: str, value: Any) -> None:
-    if not isinstance(value, list) or any(abs(float(v) - 0.5) > 1e-6 for v in value):
+def _half(mapping: Given, key: str, value: Any) -> None:
+    halves = isinstance(value, list) and [mapping.number(key, one) for one in value]
+    if not halves or any(abs(half - 0.5) > 1e-6 for half in halves):
         raise mapping.refuse(
             key, f"{value!r}; crops are brought to [-1, 1] here, which is 0.5 each"
         )
 
 
-def _choice(dotted: str, known: dict[str, str]) -> Callable[[_Mapping, str, Any], None]:
-    def put(mapping: _Mapping, key: str, value: Any) -> None:
+def _choice(dotted: str, known: dict[str, str]) -> Callable[[Given, str, Any], None]:
+    def put(mapping: Given, key: str, value: Any) -> None:
         mapping.put(dotted, mapping.pick(key, value, known))
 
     return put
 
 
-def _loss(mapping: _Mapping, key: str, value: Any) -> None:
+def _loss(mapping: Given, key: str, value: Any) -> None:
     mapping.pick(key, value, dict.fromkeys(LOSSES, ""))
 
 
-def _start_epoch(mapping: _Mapping, key: str, value: Any) -> None:
+def _start_epoch(mapping: Given, key: str, value: Any) -> None:
     if value:
         raise mapping.refuse(key, f"{value}; a run goes on with --resume, from its own checkpoint")
 
 
-def _permutations(mapping: _Mapping, key: str, value: Any) -> None:
+def _permutations(mapping: Given, key: str, value: Any) -> None:
     other = mapping.raw.get("NUM_DUPS" if key == "NUM_AUG" else "NUM_AUG", value)
     if other != value:
         raise mapping.refuse(key, f"NUM_AUG and NUM_DUPS say {value} and {other}: one and the same")
     mapping.put("stage2.permutations", mapping.number(key, value, int))
 
 
-def _resume(mapping: _Mapping, key: str, value: Any) -> None:
+def _resume(mapping: Given, key: str, value: Any) -> None:
     """Checkpoints to begin with: ours are folders."""
     if not value:
         return
@@ -186,21 +158,21 @@ def _resume(mapping: _Mapping, key: str, value: Any) -> None:
     if str(value).endswith((".pth", ".pt")):
         hint = f"minusface import-tface {value} --out DIR, then {key}: DIR"
         raise mapping.refuse(key, f"{value} is a TFace checkpoint; {hint}")
-    mapping.put(ours, str(value))
+    mapping.put(ours, mapping.folder(key, value))
 
 
-def _later(mapping: _Mapping, key: str, value: Any) -> None:
+def _later(mapping: Given, key: str, value: Any) -> None:
     """Taken together with others, at the end."""
 
 
-def _together(mapping: _Mapping) -> None:
+def _together(mapping: Given) -> None:
     raw = mapping.raw
     if "TASK" not in raw:
         raise MinusfaceError(f"{mapping.path}: TASK is missing, expected stage1, stage2 or toy")
     mapping.put("recognizer.input", "as_is")
     mapping.put("optimizer.name", "sgd")
     _rates(mapping)
-    steps = _datasets(mapping)
+    steps = take_datasets(mapping)
     warmup = raw.get("WARMUP_STEP") or 0
     if mapping.number("WARMUP_STEP", warmup, int) > 0:
         if steps is None:
@@ -216,13 +188,15 @@ def _together(mapping: _Mapping) -> None:
         )
 
 
-def _rates(mapping: _Mapping) -> None:
+def _rates(mapping: Given) -> None:
     rates, stages = mapping.raw.get("LRS"), mapping.raw.get("STAGES", [])
     if rates is None:
         return
     if not isinstance(rates, list) or not isinstance(stages, list) or len(rates) != len(stages) + 1:
         raise mapping.refuse("LRS", f"{rates}; expected one more than STAGES ({stages})")
     values = [mapping.number("LRS", rate) for rate in rates]
+    if min(values) <= 0:
+        raise mapping.refuse("LRS", f"{rates}; expected rates of more than 0")
     ratios = [b / a for a, b in itertools.pairwise(values)]
     if any(abs(ratio - ratios[0]) > 1e-6 for ratio in ratios):
         raise mapping.refuse("LRS", f"{rates}; expected one ratio from each to the next")
@@ -233,52 +207,15 @@ def _rates(mapping: _Mapping) -> None:
         mapping.put("schedule.gamma", round(ratios[0], 9))
 
 
-def _datasets(mapping: _Mapping) -> int | None:
-    """Training data; steps an epoch where the indices are here."""
-    sets = mapping.raw.get("DATASETS")
-    if not isinstance(sets, list) or not sets or not all(isinstance(one, dict) for one in sets):
-        raise mapping.refuse(
-            "DATASETS", "expected a list of name, batch_size, weight, scale, margin"
-        )
-    data, index = Path(mapping.raw.get("DATA_ROOT", "")), Path(mapping.raw.get("INDEX_ROOT", ""))
-    branches, steps = [], []
-    for one in sets:
-        unknown = next((k for k in one if k not in ("name", *BRANCH)), None)
-        if unknown is not None or not one.get("name"):
-            what = f"unknown {unknown!r}" if unknown else "a dataset without a name (fill it in)"
-            raise mapping.refuse("DATASETS", f"{what}; known: name, {', '.join(BRANCH)}")
-        if not isinstance(one["name"], str):
-            raise mapping.refuse("DATASETS.name", f"{one['name']!r}, expected a name")
-        listed = index / f"{one['name']}.txt"
-        kind = "tfrecord" if "TFR" in one["name"] else "list"
-        branch = {"faces": f"{kind}:{listed}@{data}"}
-        for key, kind_ in BRANCH.items():
-            if key in one:
-                branch[key] = mapping.number(f"DATASETS.{key}", one[key], kind_)
-        branches.append(branch)
-        if listed.is_file():
-            with open(listed, "rb") as file:
-                lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
-            steps.append(max(1, lines // int(branch.get("batch_size", 64))))
-    if len(branches) > 1:
-        mapping.put("data.branches", branches)
-    else:
-        places = ("data.faces", "batch_size", "head.weight", "head.scale", "head.margin")
-        for key, dotted in zip(("faces", *BRANCH), places, strict=True):
-            if key in branches[0]:
-                mapping.put(dotted, branches[0][key])
-    return max(steps) if len(steps) == len(sets) else None
-
-
-BRANCH: dict[str, type] = {"batch_size": int, "weight": float, "scale": float, "margin": float}
-KEYS: dict[str, Callable[[_Mapping, str, Any], None]] = {
+KEYS: dict[str, Callable[[Given, str, Any], None]] = {
     "SEED": _simple("seed", int),
     "DATA_ROOT": _later,
     "INDEX_ROOT": _later,
     "DATASETS": _later,
+    "WORLD_SIZE": _later,
     "INPUT_SIZE": _size,
     "EMBEDDING_SIZE": _simple("recognizer.embedding_size", int),
-    "MODEL_ROOT": _simple("out", str),
+    "MODEL_ROOT": _out,
     "HEAD_NAME": _choice("head.name", HEADS),
     "LOSS_NAME": _loss,
     "RGB_MEAN": _half,
