@@ -292,6 +292,11 @@ def test_a_service_that_cannot_serve_says_why(exported, tmp_path, monkeypatch) -
     service = Service(Settings(model=bare, data=tmp_path / "data", threshold=0.3))
     assert service.threshold(None) == ("custom", 0.3)
     service.close()
+    for wrong in ([1], {"fmr_1e-3": None}, {"fmr_1e-3": "0.5"}, {"fmr_1e-3": True}, {"fmr_1e-3": 2}, "x",
+                  {"fmr_1e-3": float("nan")}, {"fmr_1e-3": -1.5}, None):  # fmt: skip
+        (bare / "card.json").write_text(json.dumps(raw | {"thresholds": wrong}))
+        with pytest.raises(MinusfaceError, match=r"bare: card\.json: thresholds"):
+            Service(Settings(model=bare, data=tmp_path))
     monkeypatch.delenv("MINUSFACE_MASTER_KEY")
     with pytest.raises(MinusfaceError, match="no master key"):
         Service(Settings(model=exported, data=tmp_path / "other"))
@@ -375,7 +380,9 @@ def test_it_runs_as_a_command(exported: Path, tmp_path: Path) -> None:
         port = free.getsockname()[1]
     command = [*minusface, "serve", str(exported), "--data", str(data), "--port", str(port)]
     child = subprocess.Popen(
-        [*command, "--master-key", str(key_file)], env={**os.environ, "OMP_NUM_THREADS": "1"}
+        [*command, "--master-key", str(key_file)],
+        # Meant for other services: this one is one process.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "WEB_CONCURRENCY": "2"},
     )
     try:
         request = urllib.request.Request(

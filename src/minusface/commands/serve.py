@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minusface.serve.settings import Settings
+
+# Settings that have a flag.
+FLAGS = {
+    name: name.replace("_", "-")
+    for name in (
+        "model", "data", "index", "host", "port", "fmr", "threshold", "variant", "threads", "tls_certificate",
+        "tls_key", "proxy",
+    )
+} | {"master_key_file": "master-key"}  # fmt: skip
 
 
 def serve(
@@ -71,47 +84,58 @@ def _run(given: dict[str, Any]) -> None:
     from minusface.errors import MinusfaceError
 
     try:
-        import uvicorn
-        from pydantic import ValidationError
-
         from minusface.serve.app import create_app
+        from minusface.serve.listen import check_tls, listening, run
         from minusface.serve.service import Service
-        from minusface.serve.settings import Settings
     except ImportError as error:
         raise MinusfaceError(f'{error.name} is missing: pip install "minusface[serve]"') from error
+    settings = _settings(given)
+    check_tls(settings.tls_certificate, settings.tls_key)
+    sockets = listening(settings.host, settings.port)
     try:
-        settings = Settings(**given)
+        service = Service(settings)
+        try:
+            app = create_app(service)
+            print(
+                f"minusface: model {service.card.fingerprint}, threshold {service.fmr}", flush=True
+            )
+            if not service.keys.all():
+                print("minusface: no API keys yet: minusface keys add --data DIR --collection NAME")
+            run(app, settings, sockets)
+        finally:
+            service.close()
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def _settings(given: dict[str, Any]) -> Settings:
+    """Of arguments and environment.
+
+    Raises:
+        MinusfaceError: one that does not serve; flag and variable are named.
+    """
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from minusface.errors import MinusfaceError
+    from minusface.serve.settings import Settings
+
+    try:
+        return Settings(**given)
+    except SettingsError as error:
+        # Lists in the environment are JSON; the error names the field, and repeats nothing of the value.
+        name = next(iter(re.findall(r'field "(\w+)"', str(error))), "")
+        raise MinusfaceError(
+            f'serve: MINUSFACE_{name.upper()}: expected JSON, such as ["https://a.example"]'
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name = str(first["loc"][0])
+        flag = f"--{FLAGS[name]} or " if name in FLAGS else ""
         raise MinusfaceError(
-            f"serve: {name}: {first['msg']} (--{name.replace('_', '-')} or MINUSFACE_{name.upper()})"
+            f"serve: {name}: {first['msg']} ({flag}MINUSFACE_{name.upper()})"
         ) from error
-    if (settings.tls_certificate is None) != (settings.tls_key is None):
-        raise MinusfaceError("serve: --tls-certificate and --tls-key go together")
-    service = Service(settings)
-    try:
-        app = create_app(service)
-        print(f"minusface: model {service.card.fingerprint}, threshold {service.fmr}", flush=True)
-        if not service.keys.all():
-            print("minusface: no API keys yet: minusface keys add --data DIR --collection NAME")
-        uvicorn.run(
-            app,
-            host=settings.host,
-            port=settings.port,
-            # Addresses and paths of every request would tell who was looked for when.
-            access_log=False,
-            log_level="warning",
-            server_header=False,
-            proxy_headers=settings.proxy,
-            ssl_certfile=settings.tls_certificate,
-            ssl_keyfile=settings.tls_key,
-            timeout_graceful_shutdown=settings.shutdown_seconds,
-            timeout_keep_alive=30,
-            limit_concurrency=4 * settings.in_flight,
-        )
-    finally:
-        service.close()
 
 
 def _new_master(path: Path) -> int:

@@ -31,6 +31,7 @@ from minusface.serve.watch import Audit, Metrics
 
 Floats = npt.NDArray[np.float32]
 KEYS = "keys.json"
+MOST_COSINE = 1.001
 
 
 class Service:
@@ -47,7 +48,7 @@ class Service:
         self.settings = settings
         self.model = RecognizerModel(settings.model, settings.variant, settings.threads)
         self.card = self.model.card
-        self.thresholds = dict(self.card.thresholds)
+        self.thresholds = read_thresholds(self.card.thresholds, f"{settings.model}: card.json")
         if settings.threshold is not None:
             self.thresholds["custom"] = settings.threshold
         self.fmr = self._default_fmr()
@@ -196,6 +197,22 @@ class Service:
                 self.index.create(collection)
             except ConflictError:
                 return
+
+
+def read_thresholds(raw: object, where: str) -> dict[str, float]:
+    """A card's thresholds.
+
+    Raises:
+        MinusfaceError: something else than cosines by name.
+    """
+    if not isinstance(raw, dict):
+        raise MinusfaceError(f"{where}: thresholds: expected names with numbers")
+    for name, value in raw.items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        # One that nobody reaches lies just above 1.
+        if not (number and -1 <= value <= MOST_COSINE):
+            raise MinusfaceError(f"{where}: thresholds.{name}: {value!r}, expected a cosine")
+    return {name: float(value) for name, value in raw.items()}
 
 
 __all__ = ["KEYS", "Service", "UnknownPersonError"]

@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """A service's settings; the environment's names have the prefix ``MINUSFACE_``."""
 
-    model_config = SettingsConfigDict(env_prefix="MINUSFACE_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="MINUSFACE_", extra="ignore", allow_inf_nan=False)
 
     model: Path
     """A folder of minusface export."""
