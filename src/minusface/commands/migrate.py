@@ -118,4 +118,4 @@ def _write(path: Path, names: Sequence[str], rows: Tensor) -> None:
     people = [name.rsplit("/", 1)[0] for name in names]
     data = io.BytesIO()
     np.savez(data, keys=np.array(names), people=np.array(people), templates=rows.numpy())
-    write_atomically(path, data.getvalue())
+    write_atomically(path, data.getvalue(), mode=0o600)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,15 @@ import numpy as np
 
 from minusface.errors import MinusfaceError
 from minusface.files import write_atomically
-from minusface.index.base import ConflictError, Entry, Floats, Index, Request, check_vectors
+from minusface.index.base import (
+    ConflictError,
+    Entry,
+    Floats,
+    Index,
+    Request,
+    check_name,
+    check_vectors,
+)
 
 
 class Moved(NamedTuple):
@@ -91,26 +98,30 @@ def write_gallery(path: Path, gallery: Gallery) -> None:
         templates=gallery.templates.astype(np.float32),
         model=np.asarray(gallery.model),
     )
-    write_atomically(path, data.getvalue())
-    path.chmod(0o600)
+    write_atomically(path, data.getvalue(), mode=0o600)
 
 
 def read_gallery(path: Path) -> Gallery:
-    """A file of ``write_gallery`` or of ``minusface migrate``.
+    """A file of ``write_gallery`` or of ``minusface migrate``; all of it serves, or none.
 
     Raises:
-        MinusfaceError: unreadable, arrays missing or of wrong shape, values that are not finite.
+        MinusfaceError: unreadable, arrays missing or of wrong shape, names that do not serve, values that are
+            not finite.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             people, templates = np.asarray(file["people"]), np.asarray(file["templates"])
-            model = str(file["model"]) if "model" in file.files else ""
+            model = np.asarray(file["model"] if "model" in file.files else "")
+        # Here already: bytes that are no characters are found only now.
+        names, said = [str(name) for name in people.ravel()], str(model)
     except KeyError as error:
         raise MinusfaceError(f"{path}: expected arrays people and templates ({error})") from error
     except OSError as error:
         raise MinusfaceError(f"{path}: cannot read ({error.strerror or error})") from error
-    except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise MinusfaceError(f"{path}: not an .npz of plain arrays ({error})") from error
+    except Exception as error:
+        # Of a damaged file zipfile, zlib and numpy's reader of headers raise a dozen kinds.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise MinusfaceError(f"{path}: not an .npz of plain arrays ({reason})") from error
     if templates.ndim != 2 or people.shape != templates.shape[:1] or people.dtype.kind != "U":
         raise MinusfaceError(
             f"{path}: people {people.dtype} {people.shape}, templates {templates.shape}; expected names (N,) "
@@ -120,8 +131,28 @@ def read_gallery(path: Path) -> Gallery:
         raise MinusfaceError(f"{path}: templates {templates.dtype}, expected floats")
     if not len(templates):
         raise MinusfaceError(f"{path}: holds no templates")
-    rows = check_vectors(templates, templates.shape[1])
-    return Gallery([str(name) for name in people], rows, model)
+    if model.shape or model.dtype.kind != "U" or not said.isprintable():
+        raise MinusfaceError(f"{path}: model {model.dtype} {model.shape}, expected one fingerprint")
+    return Gallery(names, _checked(path, names, templates), said)
+
+
+def _checked(path: Path, names: Sequence[str], templates: Floats) -> Floats:
+    """Templates brought to unit length, where they and all names serve."""
+    for row, name in enumerate(names):
+        try:
+            check_name(f"people[{row}]", name)
+        except MinusfaceError as error:
+            raise MinusfaceError(f"{path}: {error}") from error
+    # As they will be kept: a number too large for that becomes an infinity.
+    with np.errstate(over="ignore", invalid="ignore"):
+        rows = templates.astype(np.float32)
+        sound = np.isfinite(rows).all(axis=1) & (rows != 0).any(axis=1)
+    if not sound.all():
+        row = int(np.argmin(sound))
+        raise MinusfaceError(
+            f"{path}: templates[{row}]: NaN, infinity or zero, expected a direction"
+        )
+    return check_vectors(rows, rows.shape[1])
 
 
 def gallery_of(index: Index, collection: str, model: str) -> Gallery:
