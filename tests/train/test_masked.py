@@ -85,6 +85,9 @@ def test_held_out_evaluation_masks(runs: Path) -> None:
         return measure(task.recognizer, task.protector)
 
     found = train(config, evaluate=evaluate).metrics
+    protector = seen[0].protector
+    assert protector is not None
+    assert protector.mask_fraction == 0.4
     loaded = load_embedder(config.out)
     assert measure(loaded.recognizer, loaded.protector) == found
     # And a run that shuffles starts from its generator alike.
