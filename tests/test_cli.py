@@ -867,7 +867,7 @@ def test_errors_by_group(place: Place, run: Run, tmp_path: Path) -> None:
     most = max((first, second), key=lambda point: float(point["fmr"]))
     told = json.loads(run(*asks, "--json").out)["worst_group"]
     assert told == {"group": most["group"], "fmr": most["fmr"]}
-    assert f"one group ({most['group']})" in run(*asks).out
+    assert f"%, between {most['group']}\n" in run(*asks).out
     # They go with the thresholds that they were measured at.
     assert run("calibrate", model, "--faces", place.faces, "--seed", 1).code == 0
     assert "groups" not in json.loads((find(model) / "card.json").read_text())["metrics"]

@@ -10,6 +10,8 @@ from typing import Any
 # So many images are decoded unless all are asked for.
 SAMPLE = 1000
 LISTED = 20
+# Longer lists are counted.
+MOST_LISTED = 8
 Found = dict[str, Any]
 
 
@@ -49,8 +51,7 @@ def _table(found: Found) -> str:
     rows: list[tuple[str, str]] = []
     for key, value in found.items():
         if isinstance(value, dict):
-            nested = {k: v for k, v in value.items() if v is not None and v != {}}
-            rows += [(f"{key}.{name}", _words(inner)) for name, inner in nested.items()]
+            rows += _rows(key, value)
         elif isinstance(value, list):
             rows += [(key if number == 0 else "", _words(v)) for number, v in enumerate(value)]
             rows += [] if value else [(key, "none")]
@@ -60,11 +61,29 @@ def _table(found: Found) -> str:
     return "\n".join(f"{key:<{width}}  {value}" for key, value in rows)
 
 
+def _rows(key: str, value: dict[str, Any]) -> list[tuple[str, str]]:
+    """A row each, down to what holds plain values alone."""
+    rows: list[tuple[str, str]] = []
+    for name, inner in value.items():
+        if inner is None or inner == {}:
+            continue
+        if isinstance(inner, dict) and any(isinstance(v, (dict, list)) for v in inner.values()):
+            rows += _rows(f"{key}.{name}", inner)
+        elif isinstance(inner, list) and inner and all(isinstance(v, dict) for v in inner):
+            rows += [(f"{key}.{name}", _words(one)) for one in inner]
+        else:
+            rows.append((f"{key}.{name}", _words(inner)))
+    return rows
+
+
 def _words(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {inner}" for key, inner in value.items())
+        return ", ".join(f"{key} {_words(inner)}" for key, inner in value.items())
+    if isinstance(value, list):
+        long = len(value) > MOST_LISTED
+        return f"{len(value):,} values" if long else f"[{', '.join(map(_words, value))}]"
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value:.4g}"
     return f"{value:,}" if type(value) is int else str(value)
 
 

@@ -96,7 +96,7 @@ def _verify_here(
             f"{100 * point.fmr_high:.2g} %, 95 % interval over {point.people:,} people){missed}"
         )
     if worst is not None:
-        print(f"most between people of one group ({worst.group}): {100 * worst.fmr:.2g} %")
+        print(f"highest in one group: {100 * worst.fmr:.2g} %, between {worst.group}")
     return 0 if match.same else 1
 
 
