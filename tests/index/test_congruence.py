@@ -21,6 +21,7 @@ from minusface.index import (
     UnknownPersonError,
 )
 from minusface.index.tombstones import Tombstones
+from minusface.index.transfer import Gallery, Moved, transfer
 
 D = 16
 MASTER = bytes(range(32))
@@ -275,3 +276,31 @@ def test_a_large_collection_is_searched_by_a_graph_and_finds(backend: Reopened) 
     hits = index.search("a", near, 1)
     right = [hit[0].person == f"p{number // 3}" for number, hit in enumerate(hits)]
     assert np.mean(right) >= 0.99
+
+
+def test_what_is_there_is_not_doubled_whatever_happened_in_between(backend: Reopened) -> None:
+    index: Index = backend()
+    rows = unit(5)
+
+    def moved(count: int) -> Moved:
+        """Ann has so many photos at the source."""
+        source = Gallery(["Ann"] * count + ["Bob"], np.concatenate([rows[:count], rows[4:]]), "m")
+        return transfer(source.entries(), index, "a")
+
+    assert moved(2) == Moved(2, 3, 0)
+    assert moved(2) == Moved(2, 0, 3)
+    index.rekey("a")
+    assert moved(2) == Moved(2, 0, 3)
+    assert moved(3) == Moved(2, 1, 3)
+    # Also under other rounding, as after the source was re-keyed.
+    rows = rows + np.float32(1e-7) * unit(5, 9)
+    assert moved(3) == Moved(2, 0, 4)
+    assert index.stats("a").templates == 4
+
+
+def test_whoever_was_erased_at_the_target_alone_comes_again(backend: Reopened) -> None:
+    index: Index = backend()
+    source = Gallery(["Ann", "Ann", "Bob"], unit(3), "m")
+    transfer(source.entries(), index, "a")
+    index.erase("a", "Ann")
+    assert transfer(source.entries(), index, "a") == Moved(2, 2, 1)
