@@ -80,7 +80,39 @@ def corpus() -> Iterator[tuple[str, bytes]]:
         "an unknown filter",
         made(chunk(b"IDAT", zlib.compress(b"\x09" * (SIZE * (3 * SIZE + 1))))),
     )
+    text = b"Ann, seen at the door at noon. " * 110
+    yield "a text as sBIT", made(chunk(b"sBIT", text), good)
+    for kind, length in ((b"sRGB", 1), (b"gAMA", 4), (b"cHRM", 32), (b"sBIT", 3), (b"pHYs", 9)):
+        name = kind.decode()
+        yield f"{name} too long", made(chunk(kind, bytes(length + 2)), good)
+        yield f"{name} too short", made(chunk(kind, bytes(length - 1)), good)
+        yield f"{name} twice", made(chunk(kind, bytes(length)) * 2, good)
+    yield "a text in the end", made(good, chunk(b"IEND", text))[: -len(chunk(b"IEND", b""))]
+    yield "a text behind the pixels", made(chunk(b"IDAT", rows + text))
+    yield "a text in a chunk of its own behind the pixels", made(good, chunk(b"IDAT", text))
+    raw = zlib.decompress(rows)
+    yield "a row too many", made(chunk(b"IDAT", zlib.compress(raw + raw[: 3 * SIZE + 1])))
+    yield "a row too few", made(chunk(b"IDAT", zlib.compress(raw[: -3 * SIZE - 1])))
+    first, second = chunk(b"IDAT", rows[:99]), chunk(b"IDAT", rows[99:])
+    yield "pixels in two places", made(first, chunk(b"pHYs", bytes(9)), second)
+    yield "pixels without an end", made(chunk(b"IDAT", rows[:-6]))
+    yield "interlaced", made(good).replace(*(
+        chunk(b"IHDR", struct.pack(">IIBBBBB", SIZE, SIZE, 8, 2, 0, 0, way)) for way in (0, 1)
+    ))  # fmt: skip
     yield "a length that lies", made(good)[:33] + struct.pack(">I", 2**31) + made(good)[37:]
+
+
+def test_what_a_canvas_writes_is_taken() -> None:
+    image = protected_like(0)
+    clear = np.dstack([image, np.full((SIZE, SIZE), 255, np.uint8)])
+    for picture, colour, bits in ((image, 2, 3), (clear, 6, 4)):
+        rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in picture))
+        head = chunk(b"IHDR", struct.pack(">IIBBBBB", SIZE, SIZE, 8, colour, 0, 0, 0))
+        lengths = ((b"sRGB", 1), (b"gAMA", 4), (b"cHRM", 32), (b"sBIT", bits), (b"pHYs", 9))
+        notes = b"".join(chunk(kind, b"\1" * length) for kind, length in lengths)
+        pixels = b"".join(chunk(b"IDAT", rows[at : at + 500]) for at in range(0, len(rows), 500))
+        data = b"\x89PNG\r\n\x1a\n" + head + notes + pixels + chunk(b"IEND", b"")
+        assert (decode_png(data, SIZE, 1) == image).all()
 
 
 @pytest.mark.parametrize("name", [name for name, _ in corpus()])

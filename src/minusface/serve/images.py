@@ -1,7 +1,7 @@
 """From the bytes of a request to a protected image: everything is checked before anything is decoded.
 
 Only PNGs of exactly the model's size come in, three colours of eight bits, without notes in them: so that a
-picture can be no larger than expected, and carries nothing but its pixels.
+picture can be no larger than expected, and has no room for a text beside its pixels.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
+import zlib
 from collections.abc import Iterator
 
 import cv2
@@ -21,8 +22,9 @@ from minusface.serve.refusal import looks_natural
 Bytes = npt.NDArray[np.uint8]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# What a browser's canvas writes on colour beside the three that every PNG needs.
-CHUNKS = {b"IHDR", b"IDAT", b"IEND", b"sRGB", b"gAMA", b"cHRM", b"sBIT", b"pHYs"}
+# What a browser's canvas writes on colour beside the three that every PNG needs: once each, so many bytes.
+NOTES = {b"sRGB": (1,), b"gAMA": (4,), b"cHRM": (32,), b"sBIT": (3, 4), b"pHYs": (9,)}
+CHUNKS = {b"IHDR", b"IDAT", b"IEND", *NOTES}
 RGB, RGBA = 2, 6
 OVERHEAD = 65_536
 
@@ -94,24 +96,55 @@ def check_png(data: bytes, size: int, copies: int) -> None:
     if not data.startswith(SIGNATURE):
         raise ImageError("image: not a PNG")
     kinds: list[bytes] = []
+    pixels = bytearray()
+    bytes_a_pixel = 0
     for kind, body in _chunks(data):
         if not kinds:
-            _check_header(kind, body, size, copies)
-        if kind not in CHUNKS:
-            raise ImageError("image: a PNG with notes in it, expected pixels only")
+            bytes_a_pixel = _check_header(kind, body, size, copies)
+        elif kind == b"IDAT":
+            if kind in kinds and kinds[-1] != kind:
+                raise ImageError("image: a damaged PNG")
+            pixels += body
+        else:
+            _check_note(kind, body, kinds)
         kinds.append(kind)
-    if not kinds or kinds[-1] != b"IEND" or b"IDAT" not in kinds:
+    if not kinds or kinds[-1] != b"IEND":
         raise ImageError("image: a damaged PNG")
+    # Each row begins with the name of its filter.
+    _check_pixels(bytes(pixels), size * copies * (1 + size * bytes_a_pixel))
 
 
-def _check_header(kind: bytes, body: bytes, size: int, copies: int) -> None:
+def _check_note(kind: bytes, body: bytes, before: list[bytes]) -> None:
+    """A chunk without pixels must be known, the only one of its kind, and of its kind's length."""
+    lengths = {**NOTES, b"IEND": (0,)}
+    if kind not in lengths or kind in before or len(body) not in lengths[kind]:
+        raise ImageError("image: a PNG with notes in it, expected pixels only")
+
+
+def _check_pixels(packed: bytes, length: int) -> None:
+    """What is packed must unpack to so many bytes, and end there."""
+    unpack = zlib.decompressobj()
+    try:
+        # One more than expected is enough to see that there is more.
+        found = len(unpack.decompress(packed, length + 1))
+    except zlib.error as error:
+        raise ImageError("image: a damaged PNG") from error
+    if found != length or not unpack.eof or unpack.unused_data:
+        raise ImageError("image: a damaged PNG, or one with something behind its pixels")
+
+
+def _check_header(kind: bytes, body: bytes, size: int, copies: int) -> int:
+    """Bytes a pixel."""
     if kind != b"IHDR" or len(body) != 13:
         raise ImageError("image: a damaged PNG")
-    width, height, depth, colour, *_ = struct.unpack(">IIBBBBB", body)
+    width, height, depth, colour, *rest = struct.unpack(">IIBBBBB", body)
     if (width, height) != (size, size * copies):
         raise ImageError(f"image: {width}x{height} pixels, expected {size}x{size * copies}")
     if depth != 8 or colour not in (RGB, RGBA):
         raise ImageError("image: expected three colours of eight bits")
+    if any(rest):
+        raise ImageError("image: expected a PNG that is not interlaced")
+    return 3 if colour == RGB else 4
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
