@@ -207,13 +207,15 @@ def _administering(router: APIRouter, service: Service) -> None:
     @router.get("/people", response_model=s.PeoplePage)
     def people(
         key: Admin,
-        after: Annotated[int, Query(ge=0, le=2**62)] = 0,
+        after: Annotated[
+            str | None, Query(max_length=100, description="What the page before gave")
+        ] = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> dict[str, Any]:
         """Who is enrolled (scope admin)."""
-        found = service.people(key.collection, after, limit)
+        found, following = service.people(key.collection, after, limit)
         entries = [{"person": one.name, "templates": one.templates} for one in found]
-        return {"people": entries, "after": found[-1].cursor if len(found) == limit else None}
+        return {"people": entries, "after": following}
 
     @router.post("/erase", response_model=s.Erased, responses=MISSING)
     def erase(request: Request, asked: s.PersonRequest, key: Admin) -> dict[str, Any]:

@@ -116,7 +116,7 @@ class PeoplePage(BaseModel):
     """A page of people, in the order of their enrolment."""
 
     people: list[PersonEntry]
-    after: Annotated[int | None, Field(description="Give this to get the next page")]
+    after: Annotated[str | None, Field(description="Give this to get the next page")]
 
 
 class Erased(BaseModel):

@@ -23,6 +23,7 @@ from minusface.index import (
 from minusface.index.places import ERASED, Made, open_index
 from minusface.runtime import RecognizerModel, from_bytes
 from minusface.serve.batching import Batcher, BusyError
+from minusface.serve.cursor import Cursors
 from minusface.serve.images import ImageError, decode_image
 from minusface.serve.keys import ApiKeys
 from minusface.serve.limits import RateLimit
@@ -64,6 +65,7 @@ class Service:
         self._creating = threading.Lock()
         self.limit = RateLimit(settings.rate, settings.burst)
         self.metrics = Metrics()
+        self.cursors = Cursors(master)
         self.audit = Audit(settings.data / "audit.log", master)
         self.batcher = Batcher(
             self.model.embed,
@@ -127,10 +129,19 @@ class Service:
         hits = self.index.search(collection, self.embed([image]), count)[0]
         return [hit for hit in hits if hit.score >= threshold], threshold, name
 
-    def people(self, collection: str, after: int, limit: int) -> list[Person]:
-        """A page of people."""
+    def people(
+        self, collection: str, after: str | None, limit: int
+    ) -> tuple[list[Person], str | None]:
+        """A page of people, and what gives the next one, if there may be one.
+
+        Raises:
+            MinusfaceError: ``after`` is not what a page of this collection gave.
+        """
+        start = 0 if after is None else self.cursors.open(collection, after)
         self._ensure(collection)
-        return self.index.people(collection, after, limit)
+        found = self.index.people(collection, start, limit)
+        full = len(found) == limit
+        return found, self.cursors.seal(collection, found[-1].cursor) if full else None
 
     def erase(self, collection: str, person: str) -> int:
         """Erase a person; how many templates they had."""
