@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from minusface.cli import main
 from minusface.index import Index, LocalIndex
 from minusface.index.places import Made, made_for, open_index, parts, safe
+from minusface.index.schema import DATABASE
 
 D = 16
 MASTER = bytes(range(32))
@@ -138,6 +140,10 @@ def test_refusals(words: tuple[str, ...], said: str, call: Call) -> None:
 
 def test_other_refusals(gallery: Path, call: Call, tmp_path: Path) -> None:
     assert "to itself" in call("move", gallery, "--to", f"local:{gallery}", code=2)
+    url = "postgresql://me:secret@nowhere/d"
+    said = call("move", url, "--to", url, code=2)
+    assert "me@nowhere/d" in said
+    assert "secret" not in said
     known = call("stats", gallery, "--collection", "c", code=2)
     assert "no collection 'c'" in known
     bad = tmp_path / "bad.npz"
@@ -158,3 +164,15 @@ def test_places() -> None:
     assert parts("postgres://h/d") == ("postgresql", "postgres://h/d")
     assert parts("qdrant:http://h:1") == ("qdrant", "http://h:1")
     assert safe("postgresql://me:secret@h/d") == "postgresql://me@h/d"
+    assert safe("qdrant:http://me:secret@h:1") == "qdrant:http://me@h:1"
+    assert safe("postgresql://h/d?user=me&password=secret&x=1") == (
+        "postgresql://h/d?user=me&password=...&x=1"
+    )
+
+
+def test_a_folder_that_says_nothing_yet_holds_no_index(tmp_path: Path, call: Call) -> None:
+    LocalIndex(tmp_path / "g", D, MASTER, model="m").close()
+    with sqlite3.connect(tmp_path / "g" / DATABASE) as db:
+        db.execute("DELETE FROM about")
+    db.close()
+    assert "no index there" in call("stats", tmp_path / "g", code=2)

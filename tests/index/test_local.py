@@ -492,7 +492,7 @@ def test_what_was_erased_under_a_reader_goes_when_the_reader_has_gone(
     elif after == "closing":
         index.close()
     deadline = time.monotonic() + 10
-    while lies_there() and time.monotonic() < deadline:
+    while (index._log.due or lies_there()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not lies_there()
     assert not index._log.due
@@ -516,3 +516,58 @@ def test_what_a_killed_process_had_erased_goes_at_the_next_start(
     index = opened(copy)
     assert not any(sealed in file.read_bytes() for file in copy.iterdir())
     assert [p.name for p in index.people("a")] == ["Bob"]
+
+
+FIRST_START = """
+import os, signal, sqlite3, sys
+from minusface.index import LocalIndex, schema
+
+class Killed(sqlite3.Connection):
+    def executemany(self, statement, rows):
+        # After the first of them.
+        super().executemany(statement, list(rows)[:1])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+real = sqlite3.connect
+schema.sqlite3.connect = lambda *a, **k: real(*a, factory=Killed, **k)
+LocalIndex(sys.argv[1], 16, bytes(range(32)), model="m")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_killed_at_the_first_start_a_folder_serves_at_the_next(
+    opened: Open, tmp_path: Path
+) -> None:
+    folder = tmp_path / "index"
+    done = subprocess.run([sys.executable, "-c", FIRST_START, str(folder)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    with sqlite3.connect(folder / DATABASE) as db:
+        # In one transaction: all, or as here nothing.
+        assert db.execute("SELECT count(*) FROM about").fetchone() == (0,)
+        # What earlier versions left.
+        db.execute("INSERT INTO about VALUES ('format', '1')")
+    db.close()
+    opened(model="m").create("a")
+    with pytest.raises(MinusfaceError, match="made for model 'm', not 'n'"):
+        opened(model="n")
+
+
+def test_another_master_key_is_refused_though_nobody_is_enrolled(
+    opened: Open, tmp_path: Path
+) -> None:
+    opened().create("a")
+    with pytest.raises(MinusfaceError, match="another master key"):
+        opened(master=bytes(32))
+    opened().change_master(bytes(32))
+    with pytest.raises(MinusfaceError, match="another master key"):
+        opened()
+    index = opened(master=bytes(32))
+    index.add("a", "Ann", unit(1))
+    index.close()
+    with sqlite3.connect(tmp_path / "index" / DATABASE) as db:
+        # As earlier versions made it.
+        db.execute("DELETE FROM about WHERE name = 'check'")
+    db.close()
+    with pytest.raises(MinusfaceError, match="another master key"):
+        opened()
+    assert opened(master=bytes(32)).stats("a").people == 1

@@ -167,12 +167,12 @@ def _import(asked: _Asked) -> None:
 
 def _move(asked: _Asked) -> None:
     from minusface.errors import MinusfaceError
-    from minusface.index.places import open_index, parts
+    from minusface.index.places import open_index, parts, safe
     from minusface.index.transfer import transfer
     from minusface.progress import bar
 
     if parts(asked.place) == parts(asked.to):
-        raise MinusfaceError(f"index move: from {asked.place} to itself")
+        raise MinusfaceError(f"index move: from {safe(asked.place)} to itself")
     source, made, names = asked.opened()
     try:
         target = open_index(asked.to, asked.other_master, made)

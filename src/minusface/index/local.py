@@ -37,7 +37,7 @@ from minusface.index.gallery import Gallery, bury, opened, reseal, salt_name, st
 from minusface.index.keys import SALT_BYTES, CollectionKeys
 from minusface.index.nearest import EXACT_BELOW, Nearest
 from minusface.index.rows import insert, note_request, owner_of, replayed
-from minusface.index.schema import DATABASE, connect, held_lock
+from minusface.index.schema import DATABASE, check_master, connect, held_lock, note_master
 from minusface.index.tombstones import Tombstones
 
 
@@ -74,11 +74,14 @@ class LocalIndex:
                 self._tombstones = Tombstones(self.folder / "erased.log")
                 self._db = connect(self.folder / DATABASE, dimension, model)
                 undo.callback(self._db.close)
+                check_master(self._db, master)
                 bury(self._db, self._tombstones)
                 rows = self._db.execute(
                     "SELECT id, name, salt, version FROM collections"
                 ).fetchall()
                 self._collections = {row[1]: self._load(*row) for row in rows}
+                # It has opened everything that lies there.
+                note_master(self._db, master)
             undo.pop_all()
         self._log = ChangeLog(self._db, self._mutex)
         # Also of what a process that was killed had erased.
@@ -280,6 +283,7 @@ class LocalIndex:
                 )
                 # Read before it is final: nothing that can fail stands between the disk and the memory.
                 fresh[old.name] = self._load(old.number, old.name, salt, version, master)
+            note_master(self._db, master)
         self._master = master
         self._collections.update(fresh)
         self._log.empty()

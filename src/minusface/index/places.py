@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -91,7 +92,8 @@ def made_for(place: str) -> Made:
         about = _postgresql(address)
     else:
         about = qdrant_made_for(address)
-    if about is None:
+    # Killed at its very first start, a database says nothing yet, or only part.
+    if about is None or not {"dimension", "model"} <= about.keys():
         raise MinusfaceError(f"{safe(place)}: no index there, expected one that was made before")
     return Made(int(about["dimension"]), about["model"])
 
@@ -123,6 +125,7 @@ def _postgresql(url: str) -> dict[str, str] | None:
 
 def safe(place: str) -> str:
     """A place as messages may name it: without a password."""
+    place = re.sub(r"([?&]password=)[^&]*", r"\1...", place)
     head, at, tail = place.rpartition("@")
     scheme, slashes, user = head.partition("://")
     return f"{scheme}{slashes}{user.split(':')[0]}@{tail}" if at and slashes else place

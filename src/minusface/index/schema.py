@@ -9,6 +9,8 @@ from typing import IO
 
 from minusface.errors import MinusfaceError
 from minusface.index.base import StorageError
+from minusface.index.gallery import transaction
+from minusface.index.keys import check_of
 
 DATABASE = "gallery.sqlite"
 FORMAT = 1
@@ -52,20 +54,46 @@ def connect(path: Path, dimension: int, model: str) -> sqlite3.Connection:
         # Deleted rows are overwritten, not only unlinked.
         db.execute("PRAGMA secure_delete = ON")
         db.executescript(TABLES)
-        about = {"format": str(FORMAT), "dimension": str(dimension), "model": model}
-        known: dict[str, str] = dict(db.execute("SELECT name, value FROM about").fetchall())
-        if not known:
-            db.executemany("INSERT INTO about VALUES (?, ?)", about.items())
-        for name, value in about.items():
-            if known and known.get(name) != value:
-                raise MinusfaceError(
-                    f"{path}: made for {name} {known.get(name)!r}, not {value!r}; templates of another "
-                    "model are not comparable: enroll anew in another folder"
-                )
+        _say_or_check(db, path, {"dimension": str(dimension), "model": model})
         return db
     except BaseException:
         db.close()
         raise
+
+
+def _say_or_check(db: sqlite3.Connection, path: Path, about: dict[str, str]) -> None:
+    """What a database was made for; one in which nothing lies yet may say only part of it, or nothing."""
+    about = {"format": str(FORMAT)} | about
+    with transaction(db):
+        if db.execute("SELECT 1 FROM collections").fetchone() is None:
+            db.executemany("INSERT OR IGNORE INTO about VALUES (?, ?)", about.items())
+        known = dict(db.execute("SELECT name, value FROM about").fetchall())
+    for name, value in about.items():
+        if known.get(name) != value:
+            raise MinusfaceError(
+                f"{path}: made for {name} {known.get(name)!r}, not {value!r}; templates of another "
+                "model are not comparable: enroll anew in another folder"
+            )
+
+
+def check_master(db: sqlite3.Connection, master: bytes) -> None:
+    """Refuse another master key than a database says is its own; those of earlier versions do not say.
+
+    Raises:
+        MinusfaceError: another master key.
+    """
+    row = db.execute("SELECT value FROM about WHERE name = 'check'").fetchone()
+    if row is not None and row[0] != check_of(master):
+        raise MinusfaceError("index: another master key than it was made with")
+
+
+def note_master(db: sqlite3.Connection, master: bytes) -> None:
+    """From here on it is a database's master key; nothing is written where it was before."""
+    db.execute(
+        "INSERT INTO about VALUES ('check', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value "
+        "WHERE value <> excluded.value",
+        (check_of(master),),
+    )
 
 
 def held_lock(folder: Path) -> IO[bytes]:
