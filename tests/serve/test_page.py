@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import httpx
 import numpy as np
 import pytest
 
@@ -80,6 +82,79 @@ def test_a_missing_build_or_model_is_said(
     assert (answer.status_code, "make web" in answer.json()["message"]) == (404, True)
     answer = client.get("/web/models/client.onnx")
     assert (answer.status_code, "client.onnx" in answer.json()["message"]) == (404, True)
+
+
+def large_export(exported: Path, folder: Path, size: int = 16 << 20) -> bytes:
+    """An export whose client.onnx is so large that no socket takes it at once; its bytes."""
+    shutil.copytree(exported, folder)
+    data = os.urandom(size)
+    (folder / "client.onnx").write_bytes(data)
+    card = json.loads((folder / "card.json").read_text())
+    card["files"]["client"]["float32"]["sha256"] = hashlib.sha256(data).hexdigest()
+    (folder / "card.json").write_text(json.dumps(card))
+    return data
+
+
+def test_the_model_is_hashed_once_and_when_it_changes(
+    start: Callable[..., Any], exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data = large_export(exported, tmp_path / "export", 100_000)
+    hashed: list[str] = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(
+        site.hashlib, "file_digest", lambda file, how: (hashed.append(how), digest(file, how))[1]
+    )
+    client, path = start(model=tmp_path / "export").client, "/web/models/client.onnx"
+    for _ in range(3):
+        answer = client.get(path)
+        assert (answer.status_code, answer.content) == (200, data)
+    assert answer.headers["content-length"] == "100000"
+    assert answer.headers["cross-origin-embedder-policy"] == "require-corp"
+    assert len(hashed) == 1
+    (tmp_path / "export" / "client.onnx").write_bytes(data[:-1] + b"?")
+    for _ in range(3):
+        assert client.get(path).status_code == 404
+    assert len(hashed) == 2
+    (tmp_path / "export" / "client.onnx").unlink()
+    assert client.get(path).status_code == 404
+    (tmp_path / "export" / "client.onnx").write_bytes(data)
+    assert client.get(path).content == data
+    assert len(hashed) == 3
+
+
+def test_slow_downloads_stop_nobody_with_a_key(
+    start: Callable[..., Any], live: Callable[..., Any], exported: Path, tmp_path: Path
+) -> None:
+    data = large_export(exported, tmp_path / "export")
+    run = start(model=tmp_path / "export", downloads=3, in_flight=2)
+    port = live(run).port
+    slow = []
+    for _ in range(3):
+        wire = socket.socket()
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        wire.connect(("127.0.0.1", port))
+        wire.sendall(
+            b"GET /web/models/client.onnx HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        )
+        slow.append(wire)
+    assert all(wire.recv(12) == b"HTTP/1.1 200" for wire in slow)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        for path in ("/", "/web/app.js", "/web/models/client.onnx", "/docs"):
+            refused = client.get(path)
+            assert (refused.status_code, refused.json()["error"]) == (503, "busy")
+            assert int(refused.headers["retry-after"]) >= 1
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert client.get(path).status_code == 200
+        headers = {"authorization": f"Bearer {run.tokens['all']}"}
+        assert client.get("/v1/model", headers=headers).status_code == 200
+        slow.pop().close()
+        end = time.monotonic() + 10
+        while (answer := client.get("/web/models/client.onnx")).status_code != 200:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert answer.content == data
+    for wire in slow:
+        wire.close()
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")

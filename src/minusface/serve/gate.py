@@ -31,6 +31,8 @@ HEADERS = {
 }
 HSTS = "max-age=31536000"
 GUARDED = "/v1/"
+# Short answers for whoever watches the service; they come however many downloads are under way.
+STATE = ("/healthz", "/readyz", "/metrics")
 
 
 class Refusal(HTTPException):
@@ -57,7 +59,8 @@ class Gate:
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self.app, self.service = app, service
-        self._in_flight = 0
+        # Apart, so that whoever reads slowly, without a key, does not stop those who have one.
+        self._under_way = {"guarded": 0, "state": 0, "page": 0}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -69,6 +72,7 @@ class Gate:
         state["facts"] = {}
         status = 500
         guarded = scope["path"].startswith(GUARDED)
+        kind = "guarded" if guarded else "state" if scope["path"] in STATE else "page"
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -77,9 +81,10 @@ class Gate:
                 self._dress(MutableHeaders(scope=message), request)
             await send(message)
 
-        self._in_flight += 1
-        self.service.metrics.in_flight.set(self._in_flight)
+        self._under_way[kind] += 1
+        self.service.metrics.in_flight.set(sum(self._under_way.values()))
         try:
+            self._make_way(kind)
             if guarded:
                 self._admit(scope)
                 receive = self._measured(scope, receive)
@@ -88,14 +93,19 @@ class Gate:
             self.service.metrics.refused.labels(refusal.error).inc()
             await problem(refusal)(scope, receive, answer)
         finally:
-            self._in_flight -= 1
+            self._under_way[kind] -= 1
             self._note(scope, guarded, status, start, request)
+
+    def _make_way(self, kind: str) -> None:
+        """Refuse one too many of a kind."""
+        settings = self.service.settings
+        most = {"guarded": settings.in_flight, "page": settings.downloads}
+        if kind in most and self._under_way[kind] > most[kind]:
+            raise Refusal(503, "busy", "Too many requests are under way; try again soon.", 1)
 
     def _admit(self, scope: Scope) -> None:
         """Find the key; refuse what comes too often or in another form."""
         service, headers = self.service, Headers(scope=scope)
-        if self._in_flight > service.settings.in_flight:
-            raise Refusal(503, "busy", "Too many requests are under way; try again soon.", 1)
         kind, _, token = headers.get("authorization", "").partition(" ")
         key = service.keys.find(token.strip()) if kind.lower() == "bearer" else None
         if key is None:
@@ -160,7 +170,7 @@ class Gate:
         route = getattr(scope.get("route"), "path", "unknown")
         metrics.requests.labels(route, str(status)).inc()
         metrics.seconds.labels(route).observe(time.monotonic() - start)
-        metrics.in_flight.set(self._in_flight)
+        metrics.in_flight.set(sum(self._under_way.values()))
         if not guarded:
             return
         key: ApiKey | None = scope["state"].get("key")

@@ -107,7 +107,8 @@ def run(app: ASGIApp, settings: Settings, sockets: list[socket.socket]) -> None:
         ssl_keyfile=settings.tls_key,
         timeout_graceful_shutdown=settings.shutdown_seconds,
         timeout_keep_alive=30,
-        limit_concurrency=4 * settings.in_flight,
+        # Of connections, idle ones too: what is beyond gets a plain 503 before anything is read.
+        limit_concurrency=2 * (settings.in_flight + settings.downloads),
     )
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets)

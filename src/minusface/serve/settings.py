@@ -52,7 +52,9 @@ class Settings(BaseSettings):
     waiting: int = Field(128, ge=1)
     """Images that may wait to be embedded; more are refused with 503."""
     in_flight: int = Field(64, ge=1)
-    """Requests at a time; more are refused with 503."""
+    """Requests with a key at a time; more are refused with 503."""
+    downloads: int = Field(64, ge=1)
+    """Requests for the page and the documentation at a time, which need no key; more are refused with 503."""
     rate: float = Field(50.0, gt=0)
     """Requests a second and key."""
     burst: float = Field(100.0, ge=1)

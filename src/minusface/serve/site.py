@@ -5,13 +5,15 @@ The work is done in the browser. Nothing here reads a photo, nor could: what is 
 
 from __future__ import annotations
 
+import hashlib
+import os
+import threading
 from pathlib import Path
 
 from fastapi import APIRouter
 from fastapi.responses import FileResponse, JSONResponse, Response
 
-from minusface.errors import MinusfaceError
-from minusface.runtime import ExportCard, read_model
+from minusface.runtime import ExportCard
 
 WEB = Path(__file__).parent / "web"
 PAGES = ("app", "ask", "frame", "png", "protect", "quality", "secret")
@@ -35,6 +37,39 @@ HEADERS = {
 }
 
 
+class Checked:
+    """A file that is given away as long as it is the one that was named.
+
+    It is hashed when it has changed, and not for each who asks: anybody may ask, without a key.
+
+    Args:
+        path: it may be missing.
+        sha256: of it.
+    """
+
+    def __init__(self, path: Path, sha256: str) -> None:
+        self.path, self._sha256 = path, sha256
+        self._mutex = threading.Lock()
+        self._stamp: tuple[int, int, int] | None = None
+        self._right = False
+        self.intact()
+
+    def intact(self) -> os.stat_result | None:
+        """What the system says of the file; None if it is missing or another."""
+        with self._mutex:
+            try:
+                about = os.stat(self.path)
+                stamp = (about.st_mtime_ns, about.st_size, about.st_ino)
+                if stamp != self._stamp:
+                    with open(self.path, "rb") as file:
+                        digest = hashlib.file_digest(file, "sha256")
+                    self._right = digest.hexdigest() == self._sha256
+                    self._stamp = stamp
+            except OSError:
+                return None
+            return about if self._right else None
+
+
 def site_routes(folder: Path, card: ExportCard) -> APIRouter:
     """Routes of the page and of what it loads.
 
@@ -43,6 +78,8 @@ def site_routes(folder: Path, card: ExportCard) -> APIRouter:
         card: its card.
     """
     router = APIRouter(include_in_schema=False)
+    entry = card.files["client"]["float32"]
+    model = Checked(folder / Path(str(entry["name"])).name, str(entry["sha256"]))
     allowed = {f"{name}.js": WEB / f"{name}.js" for name in PAGES}
     allowed["style.css"] = WEB / "style.css"
     allowed |= {f"ort/{name}": WEB / "ort" / name for name in ORT}
@@ -59,11 +96,11 @@ def site_routes(folder: Path, card: ExportCard) -> APIRouter:
 
     @router.get("/web/models/client.onnx")
     def client() -> Response:
-        try:
-            data = read_model(folder, "client")
-        except MinusfaceError:
+        about = model.intact()
+        if about is None:
             return _missing("The server's export folder holds no intact client.onnx for this page.")
-        return Response(data, media_type="application/octet-stream", headers=HEADERS)
+        kind = "application/octet-stream"
+        return FileResponse(model.path, media_type=kind, headers=HEADERS, stat_result=about)
 
     @router.get("/web/{name:path}")
     def asset(name: str) -> Response:
