@@ -5,7 +5,7 @@ and mouth stand out, under another hardly the outline. A client holds the photo,
 send the one that shows least. The measure is the audits' own for an eye: by how much the edges of the
 image, its contrast stretched, correlate with the photo's.
 
-The permutation sent is then no longer uniform: of K tries, log2(K) bits of its 1,190 are given away. What
+The permutation sent is then no longer uniform: of K tries, log2(K) bits of its 1,184 are given away. What
 attackers who learn make of images so chosen must be measured like everything else (docs/audit_default.md).
 
 Legend: B batch, n images a crop, K tries, F channels, C colours, N side of a crop.
