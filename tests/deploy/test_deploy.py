@@ -137,13 +137,41 @@ def test_a_copy_of_a_running_service_brings_nobody_back(tmp_path: Path) -> None:
         index.close()
 
 
-def test_the_documented_lists_are_the_files() -> None:
-    text = (ROOT / "docs" / "deploy.md").read_text().replace("\\\n", " ")
-    lists = [
-        sorted(line.split()[2:])
-        for line in text.replace('"', "").splitlines()
-        if line.startswith("pip install ") and "--" not in line
+def pip_lines(name: str) -> list[str]:
+    """What follows ``pip install`` in a page, comments aside."""
+    text = (ROOT / "docs" / name).read_text()
+    found = re.findall(r"pip install ([^`#\n]+)", text)
+    return [line.strip() for line in found]
+
+
+def test_what_the_pages_install_is_in_the_clone() -> None:
+    """There is no package of this name on an index."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
     ]
-    for given, extra in zip(lists, ("client", "serve"), strict=True):
-        lines = (DEPLOY / f"requirements-{extra}.txt").read_text().splitlines()
-        assert given == sorted(named([line for line in lines if not line.startswith("#")]))
+    lines = pip_lines("deploy.md")
+    lists = [
+        f"-c constraints.txt -r deploy/requirements-{name}.txt" for name in ("client", "serve")
+    ]
+    # The two kinds, then what systemd starts.
+    assert lines == [lists[0], "--no-deps .", lists[1], "--no-deps .", lists[1], "--no-deps ."]
+    assert all((ROOT / word).is_file() for line in lists for word in line.split()[1::2])
+    (line,) = pip_lines("service.md")
+    named = re.fullmatch(r'-c constraints\.txt -e "\.\[([a-z,]+)\]"', line)
+    assert named is not None
+    assert {"export", "serve", "client"} <= set(named[1].split(",")) <= set(extras)
+
+
+def test_the_strictest_threshold_is_said_to_decide() -> None:
+    """And how much it misses, as the default weights' card has it."""
+    import json
+
+    card = ROOT / "src" / "minusface" / "weights" / "default" / "card.json"
+    points = json.loads(card.read_text())["metrics"]["thresholds"]
+    strictest = max(points, key=lambda name: points[name]["threshold"])
+    text = " ".join((ROOT / "docs" / "service.md").read_text().split())
+    for name, words in (
+        (strictest, "`, at which {:.0f} % of"),
+        ("fmr_1e-2", "`, which misses {:.0f} %"),
+    ):
+        assert f"`{name}{words.format(100 * points[name]['fnmr'])}" in text

@@ -59,6 +59,14 @@ def test_the_page_allows_nothing_from_outside(start: Callable[..., Any]) -> None
     assert {p.stem for p in site.WEB.glob("*.js")} == set(site.PAGES)
 
 
+def test_the_page_promises_no_more_than_it_does(start: Callable[..., Any]) -> None:
+    said = " ".join(start().client.get("/").text.split())
+    assert "hides it from the eye" not in said
+    assert (
+        "its outlines can still be made out, more so with a filter that anybody can apply" in said
+    )
+
+
 def test_only_what_the_page_needs_is_served(start: Callable[..., Any], exported: Path) -> None:
     client = start().client
     assert client.get("/web/models/client.onnx").content == (exported / "client.onnx").read_bytes()

@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     cors_origins: list[str] = []
     """Origins whose pages may ask; none by default."""
     metrics: bool = True
-    """Serve /metrics, without a key; it names no tenant and nobody."""
+    """Serve /metrics, without a key; it counts all tenants' requests together, and names none and nobody."""
     max_images: int = Field(16, ge=1, le=256)
     """A request."""
     max_body_bytes: int = Field(4 << 20, ge=1024)
