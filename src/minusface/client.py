@@ -163,7 +163,9 @@ class Client:
         if not token:
             raise MinusfaceError("no API key: set MINUSFACE_API_KEY")
         if not (token.isascii() and token.isprintable()) or " " in token:
-            raise MinusfaceError("the API key: expected letters, digits, - and _, nothing else")
+            raise MinusfaceError(
+                "the API key (MINUSFACE_API_KEY): expected letters, digits, - and _"
+            )
         try:
             import httpx
         except ImportError as error:
@@ -187,7 +189,7 @@ class Client:
             MinusfaceError: a photo that will not do: then nothing is sent.
             ServerError: the server refuses, or does not answer.
         """
-        _check_texts(person)
+        _check_texts(person=person)
         images = [self._image(photo) for photo in photos]
         body = {"person": person, "images": images}
         answer = self._ask("POST", "/v1/enroll", body, once=uuid.uuid4().hex)
@@ -197,7 +199,7 @@ class Client:
         self, person: str, photo: Path | str | UInt8 | Sendable, fmr: str | None = None
     ) -> Verification:
         """Does a photo show this person? See :meth:`enroll` for errors."""
-        _check_texts(person, fmr)
+        _check_texts(person=person, fmr=fmr)
         body = {"person": person, "image": self._image(photo), "fmr": fmr}
         answer = self._ask("POST", "/v1/verify", body)
         return Verification(answer["same"], answer["score"], answer["threshold"], answer["fmr"])
@@ -206,7 +208,7 @@ class Client:
         self, photo: Path | str | UInt8 | Sendable, count: int = 5, fmr: str | None = None
     ) -> Identification:
         """Who does a photo show? See :meth:`enroll` for errors."""
-        _check_texts(fmr)
+        _check_texts(fmr=fmr)
         body = {"image": self._image(photo), "count": count, "fmr": fmr}
         answer = self._ask("POST", "/v1/identify", body)
         matches = tuple((match["person"], match["score"]) for match in answer["matches"])
@@ -214,7 +216,7 @@ class Client:
 
     def erase(self, person: str) -> int:
         """Erase everything of a person at the server; how many templates there were."""
-        _check_texts(person)
+        _check_texts(person=person)
         return int(self._ask("POST", "/v1/erase", {"person": person})["templates"])
 
     def _image(self, photo: Path | str | UInt8 | Sendable) -> str:
@@ -288,13 +290,13 @@ def _check_address(server: str, insecure: bool, httpx: Any) -> bool:
     return parts.scheme == "https"
 
 
-def _check_texts(*texts: str | None) -> None:
+def _check_texts(**texts: str | None) -> None:
     """What came in another encoding than the system's holds half characters: MinusfaceError."""
-    for text in texts:
+    for what, text in texts.items():
         try:
             (text or "").encode()
         except UnicodeEncodeError as error:
-            raise MinusfaceError(f"{text!r}: not UTF-8") from error
+            raise MinusfaceError(f"{what} {text!r}: not UTF-8") from error
 
 
 def _pause(attempt: int, retry_after: str | None) -> float:

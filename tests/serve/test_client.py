@@ -200,7 +200,9 @@ def test_addresses_and_keys(shield: Shield, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(MinusfaceError, match="expected https://HOST"):
         Client("https://a\0b", shield, "k")
     for key in ("k\n", "schlüssel", "a b", "\udcff"):
-        with pytest.raises(MinusfaceError, match="the API key: expected letters"):
+        with pytest.raises(
+            MinusfaceError, match=r"the API key \(MINUSFACE_API_KEY\): expected letters"
+        ):
             Client("https://example.org", shield, key)
     with pytest.raises(MinusfaceError, match="no API key"):
         Client("https://example.org", shield)
@@ -215,7 +217,7 @@ def test_texts_that_cannot_be_sent(service: Any, shield: Shield) -> None:
         lambda: client.identify(photo(), fmr="\udcff"),
         lambda: client.erase("Ann\udcff"),
     ):
-        with pytest.raises(MinusfaceError, match=r"'(Ann)?.udcff': not UTF-8"):
+        with pytest.raises(MinusfaceError, match=r"(person 'Ann|fmr ').udcff': not UTF-8"):
             ask()
     assert not wire.sent
 
@@ -251,11 +253,13 @@ def test_no_proxy_sees_a_key_in_clear(
         monkeypatch.delenv(name, raising=False)
     token = service.tokens["all"]
     Client(f"http://localhost:{port}", shield, token).identify(photo())
-    assert proxy.seen == b""
+    # Libraries may ask it for addresses of their own.
+    assert b"localhost" not in proxy.seen
+    assert token.encode() not in proxy.seen
     safe = Client("https://faces.invalid", shield, token, sleep=lambda seconds: None)
     with pytest.raises(ServerError, match="no answer"):
         safe.identify(photo())
-    assert proxy.seen.startswith(b"CONNECT faces.invalid:443")
+    assert b"CONNECT faces.invalid:443" in proxy.seen
     assert token.encode() not in proxy.seen
 
 
@@ -367,7 +371,7 @@ def test_the_commands(
         assert main(["identify", image]) == 2
         capsys.readouterr()
         for wrong, said in (
-            (["verify", "Ann\udcff", image, *at], "'Ann\\udcff': not UTF-8"),
+            (["verify", "Ann\udcff", image, *at], "person 'Ann\\udcff': not UTF-8"),
             (
                 ["identify", image, "--server", "http://[::1", *at[2:]],
                 "expected https://HOST[:PORT]",
@@ -377,7 +381,7 @@ def test_the_commands(
             assert said in capsys.readouterr().err
         monkeypatch.setenv("MINUSFACE_API_KEY", "mf_é")
         assert main(["identify", image, *at]) == 2
-        assert "the API key: expected letters" in capsys.readouterr().err
+        assert "the API key (MINUSFACE_API_KEY): expected letters" in capsys.readouterr().err
     finally:
         server.should_exit = True
         thread.join(10)
