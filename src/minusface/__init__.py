@@ -6,6 +6,7 @@ Names are imported when they are first used, so that ``import minusface`` and ``
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from minusface.protect import Protector
     from minusface.recognize import Recognizer
     from minusface.types import FaceCrop, Match, ProtectedImage, Template, verify
+
+# onnxruntime reports its use to its makers over the network, unless it is told not to before it is first
+# imported. Nothing that runs here may speak to anybody unasked.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 
