@@ -84,6 +84,9 @@ def _run(given: dict[str, Any]) -> None:
     from minusface.errors import MinusfaceError
 
     try:
+        # Asked for here, so that it is not found missing once the gallery is open.
+        import uvicorn  # noqa: F401
+
         from minusface.serve.app import create_app
         from minusface.serve.listen import check_tls, listening, run
         from minusface.serve.service import Service

@@ -9,8 +9,6 @@ import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import uvicorn
-
 from minusface.errors import MinusfaceError
 from minusface.serve.settings import Settings
 
@@ -94,6 +92,8 @@ def check_tls(certificate: Path | None, key: Path | None) -> None:
 
 def run(app: ASGIApp, settings: Settings, sockets: list[socket.socket]) -> None:
     """Serve until told to stop; what is under way is finished."""
+    import uvicorn
+
     config = uvicorn.Config(
         app,
         # One process: the gallery's search and the rate limits live in it.
