@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from inspect import signature
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,9 +26,11 @@ import yaml
 from minusface import __version__, checkpoint, files
 from minusface.checkpoint import find
 from minusface.cli import VERBS, main
+from minusface.commands.protect import protect
 from minusface.commands.training import TrainingReport, duration
 from minusface.faces import TEMPLATE_112
 from minusface.protect import Protector, permutation_of_key
+from minusface.runtime import CLIENT_TRIES
 from minusface.train.loop import Progress
 from minusface.types import FaceCrop
 
@@ -482,6 +485,8 @@ def test_protect_keeps_of_its_tries_what_shows_least(
         want = protector.protect(crops, torch.stack(orders[:tries], 1), tries=tries)
         assert np.abs(image - want.pixels[0].permute(1, 2, 0).numpy() * 255).max() <= 0.51
     assert run("protect", face, *out, "--tries", 0).line == "minusface: tries 0: expected 1 to 64"
+    # The command tries as many as every other client.
+    assert signature(protect).parameters["tries"].default == CLIENT_TRIES
 
 
 def test_protect_never_replaces_its_input(place: Place, run: Run, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import pytest
 from minusface.export import export
 from tests.products import tiny_checkpoint
 
-# What onnxruntime of before sent, it sent within six seconds of opening a model.
-WAIT = 10
+# Told nothing, onnxruntime 1.32 spoke first 9 seconds after a model was opened (twice measured).
+WAIT = 13
 CODE = """
 import sys, time
 from minusface.runtime import ClientModel, RecognizerModel

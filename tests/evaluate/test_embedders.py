@@ -73,22 +73,29 @@ def test_several_images_of_one_are_summed_and_never_drawn_twice() -> None:
         torch.testing.assert_close(several.embed(batch, KEYS, draw, True), sum(alone))
 
 
-def test_of_several_tries_what_shows_least_is_embedded_mirrored_alike() -> None:
+@pytest.mark.parametrize("images_each", [1, 2])
+def test_of_several_tries_what_shows_least_is_embedded_mirrored_alike(images_each: int) -> None:
     recognizer, protector = models()
     recognizer.eval()
     batch, copies = images(), protector.n_duplicate
-    tried = ProtectedEmbedder(recognizer, protector, seed=5, tries=4)
+    tried = ProtectedEmbedder(recognizer, protector, seed=5, copies=images_each, tries=4)
     names = [[f"{k}#{i}" for k in KEYS] for i in range(4 * copies)]
-    orders = torch.stack([permutation_of_key(row, 48, 5, 2) for row in names], 1)
     crops = batch.float() / 127.5 - 1
     expected = torch.zeros(3, 8)
     with torch.no_grad():
-        _, chosen = protector.choose(crops, orders.view(3, copies, 4, 48))
-        for view in (crops, crops.flip(-1)):
-            expected += torch.nn.functional.normalize(recognizer(protector(view, chosen)), dim=1)
+        for draw in range(2 * images_each, 3 * images_each):
+            orders = torch.stack([permutation_of_key(row, 48, 5, draw) for row in names], 1)
+            _, chosen = protector.choose(crops, orders.view(3, copies, 4, 48))
+            for view in (crops, crops.flip(-1)):
+                made = recognizer(protector(view, chosen))
+                expected += torch.nn.functional.normalize(made, dim=1)
     for _ in range(2):
         found = tried.embed(batch, KEYS, 2, True)
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    # Other images under the same names are chosen for anew.
+    other = tried.embed(batch.flip(-1), KEYS, 2, False)
+    fresh = ProtectedEmbedder(recognizer, protector, seed=5, copies=images_each, tries=4)
+    torch.testing.assert_close(other, fresh.embed(batch.flip(-1), KEYS, 2, False))
     assert not torch.allclose(tried.embed(batch, KEYS, 3, True), expected, atol=1e-3)
     with pytest.raises(MinusfaceError, match="tries 0: expected 1 to 64"):
         embedder_of(recognizer, protector, tries=0)

@@ -199,6 +199,11 @@ def test_refusals(made: tuple[Path, Path, ExportCard], tmp_path: Path) -> None:
     path, out, _ = made
     with pytest.raises(MinusfaceError, match=r"unknown variant 'int4'"):
         export(path, tmp_path, ("int4",))
+    for opset in (5, 99):
+        assert (
+            main(["export", str(path), "--out", str(tmp_path / "no"), "--opset", str(opset)]) == 2
+        )
+    assert list(tmp_path.iterdir()) == []
     client = ClientModel(out, threads=1)
     order = runtime.draw_order(1, 1, 192)
     with pytest.raises(MinusfaceError, match=r"crops: float32"):

@@ -14,8 +14,8 @@ from minusface.audit.bench import Bench
 from minusface.audit.finding import Finding, Measures
 from minusface.audit.measures import likeness
 from minusface.errors import MinusfaceError
+from minusface.protect.choice import shown
 from minusface.recognize.unmix import outlines
-from minusface.types import UInt8
 
 NAME = "viewing"
 
@@ -48,13 +48,7 @@ def contours(photos: Tensor, seen: Tensor) -> float:
         photos: (B, 3, N, N) in [0, 1].
         seen: the same.
     """
-    from minusface.demo.pictures import same_edges
-
-    def as_bytes(images: Tensor) -> UInt8:
-        return np.asarray(np.rint(images.permute(0, 2, 3, 1).numpy() * 255), np.uint8)
-
-    pairs = zip(as_bytes(photos), as_bytes(seen_as(seen)), strict=True)
-    return float(np.mean([same_edges(photo, image) for photo, image in pairs]))
+    return float(shown(photos, seen[:, None, :3]).mean())
 
 
 def contours_unmixed(photos: Tensor, seen: Tensor) -> float:

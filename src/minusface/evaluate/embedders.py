@@ -122,7 +122,7 @@ class ProtectedEmbedder(Embedder):
             raise MinusfaceError(f"--copies {copies}: expected 1 or more")
         self.seed, self.eight_bits, self.copies = seed, eight_bits, copies
         self.tries = check_tries(tries)
-        self._chosen: tuple[tuple[Sequence[str], int], Tensor] | None = None
+        self._chosen: dict[tuple[int, tuple[str, ...]], Tensor] = {}
 
     def base(self, crops: Tensor) -> Tensor:
         """The residue (B, F, H, W): the generator runs once, however many draws there are.
@@ -152,12 +152,21 @@ class ProtectedEmbedder(Embedder):
         order = torch.stack(orders, 1).to(base.device)
         if self.tries == 1:
             return order
-        # The mirrored image comes second, under what was chosen for its original.
-        if self._chosen is None or self._chosen[0] != (keys, draw):
+        # Mirrored images come after all draws of their originals, under what was chosen for those.
+        which = (draw, tuple(keys))
+        if which not in self._chosen:
             tried = order.view(len(keys), copies, self.tries, channels)
-            chosen = self.protector.choose(base[:, channels:], tried, base[:, :channels])[1]
-            self._chosen = ((keys, draw), chosen)
-        return self._chosen[1]
+            self._chosen[which] = self.protector.choose(
+                base[:, channels:], tried, base[:, :channels]
+            )[1]
+        return self._chosen[which]
+
+    def _bases(self, images: Tensor, flip: bool) -> list[Tensor]:
+        """See :class:`Embedder`; what was chosen for other images goes with them."""
+        before, bases = self._last, super()._bases(images, flip)
+        if self._last is not before:
+            self._chosen.clear()
+        return bases
 
     def _drawn(self, keys: Sequence[str], draw: int) -> Tensor:
         """A permutation, or which channels a mask keeps, of each key: (B, F)."""

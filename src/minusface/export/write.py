@@ -49,8 +49,8 @@ def export(
         The card that was written, without accuracy.
 
     Raises:
-        MinusfaceError: a checkpoint without both halves, an unknown variant, a missing package, or models
-            that do not agree with PyTorch.
+        MinusfaceError: a checkpoint without both halves, an unknown variant, an opset that cannot be made, a
+            missing package.
     """
     _require()
     for variant in variants:
@@ -104,15 +104,21 @@ def replacing(out: Path | str) -> Iterator[Path]:
         MinusfaceError: nothing can be written there.
     """
     target = Path(out)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as made:
-            yield Path(made)
+    with contextlib.ExitStack() as undo:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            made = undo.enter_context(
+                tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
+            )
+        except OSError as error:
+            raise MinusfaceError(f"{target}: cannot write ({error.strerror or error})") from error
+        yield Path(made)
+        try:
             target.mkdir(exist_ok=True)
             for file in sorted(Path(made).iterdir(), key=lambda file: file.name == CARD):
                 os.replace(file, target / file.name)
-    except OSError as error:
-        raise MinusfaceError(f"{target}: cannot write ({error.strerror or error})") from error
+        except OSError as error:
+            raise MinusfaceError(f"{target}: cannot write ({error.strerror or error})") from error
 
 
 def write_card(card: ExportCard, out: Path | str) -> None:
@@ -161,7 +167,11 @@ def to_onnx(module: nn.Module, inputs: tuple[Tensor, ...], half: str, opset: int
     finally:
         logger.setLevel(level)
     assert program is not None
-    return _tidied(program.model_proto)
+    model = program.model_proto
+    made = next(one.version for one in model.opset_import if one.domain == "")
+    if made != opset:
+        raise MinusfaceError(f"opset {opset}: cannot be made, the model came as {made}")
+    return _tidied(model)
 
 
 def _tidied(model: Any) -> bytes:

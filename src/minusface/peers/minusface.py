@@ -6,6 +6,7 @@ Legend: B batch, V views, n images a crop, N side of a crop, F channels, C = 3 c
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +20,6 @@ from minusface.protect.codec import BlockCodec
 Choice = Literal["random", "fixed", "secret"]
 # Keeps the pseudo-inverse finite where all weights of a pixel vanish; it is far below any that do not.
 RIDGE = 1e-4
-# Images of a crop whose tries are made at once.
-AT_ONCE = 8
 
 
 class MinusFace:
@@ -76,36 +75,27 @@ class MinusFace:
         if self.choice == "fixed":
             one = draw_permutation(self.images, channels, torch.Generator().manual_seed(self.seed))
             return one.expand(len(crops), -1, -1)
-        if self.tries > 1:
-            return self._chosen(crops, random, 1)[:, 0]
         drawn = draw_permutation(len(crops) * self.images, channels, random)
         return drawn.view(len(crops), self.images, channels)
 
-    def permutations(self, crops: Tensor, random: torch.Generator, count: int) -> Tensor:
-        """``count`` independent ones for each crop: (V, B, n, F) int64."""
+    def permutations(
+        self, crops: Tensor, residue: Tensor, random: torch.Generator, count: int
+    ) -> Tensor:
+        """``count`` independent ones for each crop, of which this is the residue: (V, B, n, F) int64."""
         if self.tries == 1 or self.choice != "random":
             return torch.stack([self.permutation(crops, random) for _ in range(count)])
-        # The generator runs once for as many as memory may hold the tries of.
-        parts = [min(AT_ONCE, count - done) for done in range(0, count, AT_ONCE)]
-        chosen = [self._chosen(crops, random, part) for part in parts]
-        return torch.cat(chosen, 1).transpose(0, 1)
-
-    def _chosen(self, crops: Tensor, random: torch.Generator, count: int) -> Tensor:
-        """(B, V, n, F): for each of V images and n copies the permutation that shows least."""
-        channels, batch = self.protector.codec.channels, len(crops)
-        # One view's after the other, so that the first is the same however many follow.
-        drawn = [
-            draw_permutation(batch * self.images * self.tries, channels, random).view(
-                batch, self.images, self.tries, channels
-            )
-            for _ in range(count)
-        ]
-        orders = torch.cat(drawn, 1).to(crops.device)
-        return self.protector.choose(crops, orders)[1].view(batch, count, -1, channels)
+        channels, shape = self.protector.codec.channels, (len(crops), self.images, self.tries)
+        chosen = []
+        for _ in range(count):
+            orders = draw_permutation(math.prod(shape), channels, random).view(*shape, channels)
+            chosen.append(self.protector.choose(crops, orders.to(crops.device), residue)[1])
+        return torch.stack(chosen)
 
     @torch.no_grad()
     def protect(self, crops: Tensor, random: torch.Generator) -> Tensor:
         """See :class:`minusface.peers.Protection`."""
+        if self.tries > 1:
+            return self.open(crops, random).protected
         order = self.permutation(crops, random).to(crops.device)
         protected: Tensor = self.protector(crops, order)
         return protected
@@ -113,15 +103,15 @@ class MinusFace:
     @torch.no_grad()
     def open(self, crops: Tensor, random: torch.Generator) -> Opened:
         """See :class:`minusface.peers.Openable`."""
-        order = self.permutation(crops, random).to(crops.device)
         residue = self.protector.residue(crops)
+        order = self.permutations(crops, residue, random, 1)[0].to(crops.device)
         return Opened(self.protector.obfuscate(residue, order), order, residue)
 
     @torch.no_grad()
     def views(self, crops: Tensor, random: torch.Generator, count: int) -> Views:
         """See :class:`minusface.peers.base.Repeating`: the generator runs once."""
         residue = self.protector.residue(crops)
-        orders = self.permutations(crops, random, count).to(crops.device)
+        orders = self.permutations(crops, residue, random, count).to(crops.device)
         drawn = [self.protector.obfuscate(residue, order) for order in orders]
         return Views(torch.stack(drawn), orders)
 
@@ -136,8 +126,9 @@ class MinusFace:
         codec = self.protector.codec
         if count < 8 or not isinstance(codec, BlockCodec):
             return self.views(crops, random, count).protected.mean(0)
-        residue_bfn = self.protector.residue(crops).flatten(2)
-        rows_vbnf = self.permutations(crops, random, count).to(crops.device)
+        residue = self.protector.residue(crops)
+        residue_bfn = residue.flatten(2)
+        rows_vbnf = self.permutations(crops, residue, random, count).to(crops.device)
         eye_ff = torch.eye(codec.channels, device=crops.device)
         parts = []
         for copy in range(self.images):
