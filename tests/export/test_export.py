@@ -17,7 +17,7 @@ from minusface import runtime
 from minusface.cli import main
 from minusface.config import InputTransform
 from minusface.errors import MinusfaceError
-from minusface.export import OPSET, ClientGraph, check_parity, export, measure
+from minusface.export import OPSET, ClientGraph, check_parity, export, measure, replacing
 from minusface.export.check import thresholds_of
 from minusface.export.write import example
 from minusface.protect import Protector, draw_permutation
@@ -204,6 +204,12 @@ def test_refusals(made: tuple[Path, Path, ExportCard], tmp_path: Path) -> None:
             main(["export", str(path), "--out", str(tmp_path / "no"), "--opset", str(opset)]) == 2
         )
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(MinusfaceError, match="file: is a file, expected a folder"),
+        replacing(tmp_path / "file"),
+    ):
+        raise AssertionError("nothing is made for it")
     client = ClientModel(out, threads=1)
     order = runtime.draw_order(1, 1, 192)
     with pytest.raises(MinusfaceError, match=r"crops: float32"):

@@ -104,6 +104,8 @@ def replacing(out: Path | str) -> Iterator[Path]:
         MinusfaceError: nothing can be written there.
     """
     target = Path(out)
+    if target.exists() and not target.is_dir():
+        raise MinusfaceError(f"{target}: is a file, expected a folder to export to")
     with contextlib.ExitStack() as undo:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
