@@ -29,6 +29,16 @@ def test_a_run_that_could_be_gone_on_with_is_not_packed_over(tmp_path: Path) -> 
     assert load_part(tmp_path / "packed").keys() == load_part(model).keys()
 
 
+@pytest.mark.parametrize("which", ["best", "last"])
+def test_a_run_keeps_its_weights(tmp_path: Path, which: str) -> None:
+    model, folder = tiny_checkpoint(tmp_path / "model"), tiny_checkpoint(tmp_path / "run" / which)
+    (tmp_path / "run" / "config.yaml").write_text("task: plain\n")
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    with pytest.raises(MinusfaceError, match="belongs to the run .*expected a new folder"):
+        pack(str(model), str(folder))
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+
+
 @pytest.mark.parametrize("seed", [-1, 2**64])
 def test_a_seed_out_of_range(tmp_path: Path, seed: int) -> None:
     with pytest.raises(MinusfaceError, match=f"--seed {seed}"):

@@ -9,6 +9,8 @@ CodecName = Literal["dct", "dwt", "raw"]
 Precision = Literal["float32", "bfloat16", "auto"]
 InputTransform = Literal["standardized", "unmixed", "unmixed_wide", "rescaled", "as_is"]
 TaskName = Literal["plain", "toy", "stage1", "stage2"]
+# Of codec.ratio: above, a codec's constants alone take gigabytes.
+MOST_RATIO = 32
 
 
 @dataclass(frozen=True)

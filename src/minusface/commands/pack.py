@@ -83,6 +83,10 @@ def _check_target(target: Path) -> None:
         if target.is_dir() and any(target.iterdir()):
             raise MinusfaceError(f"{target}: holds other files, expected a new folder")
         return
+    if target.name in ("best", "last") and (target.parent / "config.yaml").is_file():
+        raise MinusfaceError(
+            f"{target}: belongs to the run {target.parent}, expected a new folder, or one that a pack made before"
+        )
     more = sorted(load_card(target).files.keys() - {"model"})
     if more:
         raise MinusfaceError(

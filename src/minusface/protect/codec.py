@@ -16,7 +16,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from minusface.config import CodecConfig
+from minusface.config import MOST_RATIO, CodecConfig
 from minusface.errors import MinusfaceError, choice_error
 from minusface.memory import empty_large
 from minusface.protect.bases import analysis, dct_basis, haar_packet_basis, synthesis
@@ -281,11 +281,13 @@ def build_codec(config: CodecConfig) -> Codec:
     """The codec of a config.
 
     Raises:
-        MinusfaceError: an unknown name.
+        MinusfaceError: an unknown name, or a ratio out of range.
     """
     if config.name == "raw":
         return cast(Codec, RawCodec(config.size))
     known = {"dct": DCTCodec, "dwt": DWTCodec}
     if config.name not in known:
         raise choice_error("codec", config.name, [*known, "raw"])
+    if not 1 <= config.ratio <= MOST_RATIO:
+        raise MinusfaceError(f"codec.ratio {config.ratio}: expected 1 to {MOST_RATIO}")
     return cast(Codec, known[config.name](config.size, config.ratio))

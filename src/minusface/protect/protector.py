@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from minusface import checkpoint
 from minusface.config import CodecConfig, GeneratorConfig
-from minusface.errors import MinusfaceError
+from minusface.errors import MinusfaceError, of_key
 from minusface.protect.choice import check_tries, least_shown
 from minusface.protect.codec import BlockCodec, Codec, build_codec
 from minusface.protect.generator import Regeneration, build_generator
@@ -232,7 +232,9 @@ class Protector(nn.Module):
         """
         codec = config_of(CodecConfig, spec, "codec", where)
         generator = config_of(GeneratorConfig, spec, "generator", where)
-        made = cls(codec, generator, copies_of(spec, where))
+        copies = copies_of(spec, where)
+        with of_key(f"{where}:"):
+            made = cls(codec, generator, copies)
         made.mask_fraction = mask_of(spec, where)
         return made
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from minusface.config import Precision, TaskName, TrainConfig
+from minusface.config import MOST_RATIO, Precision, TaskName, TrainConfig
 from minusface.errors import MinusfaceError, choice_error
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -50,7 +50,7 @@ RANGES: dict[str, tuple[float, bool, float, bool]] = {
     "optimizer.momentum": (0, True, 1, False),
     "optimizer.weight_decay": (0, True, float("inf"), False),
     "optimizer.clip": (0, True, float("inf"), False),
-    "codec.ratio": (1, True, float("inf"), False),
+    "codec.ratio": (1, True, MOST_RATIO, True),
     "schedule.gamma": (0, True, float("inf"), False),
     "schedule.warmup": (0, True, float("inf"), False),
     "data.shift": (0, True, float("inf"), False),
