@@ -49,6 +49,10 @@ def test_who_was_enrolled_by_half_is_unknown_until_tried_again(
             index.add("a", "Ann", unit(1))
     with pytest.raises(UnknownPersonError):
         index.scores("a", "Ann", unit(1))
+    # Nor are they listed; who comes after them is, on whatever page.
+    index.add("a", "Bob", unit(2))
+    assert index.people("a", limit=1) == index.people("a")
+    assert [(person.name, person.templates) for person in index.people("a")] == [("Bob", 2)]
     index.add("a", "Ann", unit(1))
     assert index.scores("a", "Ann", unit(1))[0] > 0.999
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -218,6 +219,36 @@ def test_a_replica_with_the_old_master_key_enrolls_nobody(
     with pytest.raises(MinusfaceError, match="another master key"):
         other.add("a", "Bob", unit(1, 1))
     assert [person.name for person in one.people("a")] == ["Ann"]
+
+
+def test_a_collection_made_while_the_master_key_changes_is_not_left_under_the_old_one(
+    replicas: tuple[PgVectorIndex, PgVectorIndex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from minusface.index import pgvector
+
+    one, other = replicas
+    real, found = pgvector.reseal, []
+
+    def late() -> None:
+        try:
+            other.create("late")
+            found.append(other.add("late", "Ann", unit(1)))
+        except MinusfaceError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=late)
+
+    def reseal(*values: Any) -> None:
+        thread.start()
+        # Time enough to be enrolled, were nothing held.
+        thread.join(1)
+        real(*values)
+
+    monkeypatch.setattr(pgvector, "reseal", reseal)
+    one.change_master(bytes(32))
+    thread.join()
+    assert isinstance(found[0], MinusfaceError) and "master key" in str(found[0])
+    assert one.people("late") == []
 
 
 def test_replicas_that_start_together_make_the_tables_once(database: Callable[[], str]) -> None:

@@ -229,6 +229,8 @@ class PgVectorIndex:
         Replicas that still hold the old one can open nothing from here on, and are refused: stop them first.
         """
         with self._db.transaction() as db:
+            # A collection that came up meanwhile would stay under the old key.
+            db.execute("LOCK TABLE collections IN SHARE ROW EXCLUSIVE MODE")
             names = [row[0] for row in db.execute("SELECT name FROM collections ORDER BY id")]
             for name in names:
                 reseal(db, self._known(db, name, "UPDATE"), master, self.dimension)

@@ -144,11 +144,16 @@ class QdrantIndex:
         """See :class:`Index`."""
         with storing():
             known = self._known(collection)
-            found = self._store.people_after(known, after, limit)
-            return [
-                Person(name, self._store.count(known.templates, handle), at)
-                for handle, name, at in found
-            ]
+            listed: list[Person] = []
+            while len(listed) < limit and (
+                page := self._store.people_after(known, after, limit - len(listed))
+            ):
+                for handle, name, after in page:
+                    count = self._store.count(known.templates, handle)
+                    # None: their enrolment was cut short after their name was written.
+                    if count:
+                        listed.append(Person(name, count, after))
+            return listed
 
     def entries(self, collection: str) -> Iterator[Entry]:
         """See :class:`Index`."""
