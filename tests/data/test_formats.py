@@ -363,6 +363,20 @@ def test_names_alike_but_for_their_ending_stay_apart_in_shards(tmp_path: Path) -
         assert (names[0], names[2], names[7]) == ("p/a", "p/b_c", "p/q_1")
 
 
+def test_shards_that_repeat_keys_keep_their_people_apart(tmp_path: Path) -> None:
+    items = [("0", 0, b"\x89PNG0"), ("1", 0, b"\x89PNG1")]
+    for name in ("one", "two"):
+        write(ShardWriter(tmp_path / name), items)
+    (first,), (second,) = (sorted((tmp_path / n).glob("*.tar")) for n in ("one", "two"))
+    second.rename(other := second.with_name("more.tar"))
+    assert list(open_faces(f"shards:{first}").keys()) == ["0", "1"]  # type: ignore[attr-defined]
+    for pattern, fronts in ((f"{first}::{other}", (first.stem, "more")), (f"{first}::{first}", "01")):
+        found = open_faces(f"shards:{pattern}")
+        names = [f"{front}/{key}" for front in fronts for key in ("0", "1")]
+        assert list(found.keys()) == names  # type: ignore[attr-defined]
+        assert contents(found) == Counter((label, image) for _, label, image in 2 * items)
+
+
 def test_a_shard_is_fetched_once(every: dict[str, str], tmp_path: Path, monkeypatch: Any) -> None:
     tar = next(Path(every["shards"].partition(":")[2]).parent.glob("*.tar"))
     monkeypatch.setenv("MINUSFACE_CACHE", str(tmp_path))

@@ -49,12 +49,9 @@ class ShardDataset(RecordDataset):
     ) -> None:
         paths = [_local(url, cache) for url in _expand(pattern)]
         self.files = Files(paths)
-        names: list[bytes] = []
-        numbers = []
-        for number, path in enumerate(paths):
-            for key, offset, length, label in _members(path):
-                names.append(key.encode("utf-8", "surrogateescape"))
-                numbers.append((number, offset, length, label))
+        listed = [_members(path) for path in paths]
+        names = _apart(paths, [[row[0] for row in rows] for rows in listed])
+        numbers = [(number, *row[1:]) for number, rows in enumerate(listed) for row in rows]
         if not numbers:
             raise MinusfaceError(f"{pattern}: no image in it, {EXPECTED}")
         table = np.array(numbers, np.int64)
@@ -65,7 +62,7 @@ class ShardDataset(RecordDataset):
         super().__init__(name, labels, check_labels(labels, pattern), size, on_error)
 
     def key(self, index: int) -> str:
-        """The sample's key: its path in the tar, without the extension."""
+        """The sample's key: its path in the tar, without the extension; behind the shard's name where they repeat."""
         return bytes(self._keys[index]).decode("utf-8", "surrogateescape")
 
     def _bytes(self, index: int, key: str) -> bytes:
@@ -92,6 +89,20 @@ def _expand(pattern: str) -> list[str]:
     if not found:
         raise MinusfaceError(f"{pattern}: no such file")
     return found
+
+
+def _apart(paths: list[Path], keys: list[list[str]]) -> list[bytes]:
+    """Every sample's key; all of them behind their shard's name where shards that count alike repeat one.
+
+    Teachers' files and lists go by keys: one key for two people would give one of them the other's place.
+    """
+    names = [key for shard in keys for key in shard]
+    if len(set(names)) < len(names):
+        # Shards of one name lie in several folders, or one shard was given twice.
+        stems = [path.stem for path in paths]
+        fronts = stems if len(set(stems)) == len(stems) else list(map(str, range(len(stems))))
+        names = [f"{fronts[at]}/{key}" for at, shard in enumerate(keys) for key in shard]
+    return [name.encode("utf-8", "surrogateescape") for name in names]
 
 
 def _local(url: str, cache: Path | str | None) -> Path:
