@@ -34,7 +34,7 @@ def test_a_run_keeps_its_weights(tmp_path: Path, which: str) -> None:
     model, folder = tiny_checkpoint(tmp_path / "model"), tiny_checkpoint(tmp_path / "run" / which)
     (tmp_path / "run" / "config.yaml").write_text("task: plain\n")
     before = {file: file.read_bytes() for file in folder.iterdir()}
-    with pytest.raises(MinusfaceError, match="belongs to the run .*expected a new folder"):
+    with pytest.raises(MinusfaceError, match="belongs to the run"):
         pack(str(model), str(folder))
     assert {file: file.read_bytes() for file in folder.iterdir()} == before
 

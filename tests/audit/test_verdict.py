@@ -49,6 +49,13 @@ def test_of_attackers_of_equal_access_the_stronger_counts() -> None:
     assert "no shuffle changes" not in verdict([*controls, weak], "x")[0].text
     wider = replace(recovered("x", 0.95, 0.95), variant="unmixed wide")
     assert "SSIM 0.95" in verdict([*controls, weak, strong, wider], "x")[0].text
+    # One that got less by now may get more.
+    behind = replace(recovered("x", 0.41, 0.51), variant="unmixed wide", still_improving=True)
+    later = verdict([*controls, weak, behind], "x")
+    assert [s.kind for s in later] == ["unknown", "unknown"]
+    assert later[0].text.endswith(
+        "Another one of equal access was still improving when its budget ended."
+    )
     # What knows the permutation has more access, and is told of by itself.
     known = replace(strong, variant="permutation known")
     assert [s.kind for s in verdict([*controls, weak, known], "x")] == ["yes", "yes", "no"]

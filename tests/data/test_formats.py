@@ -370,7 +370,10 @@ def test_shards_that_repeat_keys_keep_their_people_apart(tmp_path: Path) -> None
     (first,), (second,) = (sorted((tmp_path / n).glob("*.tar")) for n in ("one", "two"))
     second.rename(other := second.with_name("more.tar"))
     assert list(open_faces(f"shards:{first}").keys()) == ["0", "1"]  # type: ignore[attr-defined]
-    for pattern, fronts in ((f"{first}::{other}", (first.stem, "more")), (f"{first}::{first}", "01")):
+    for pattern, fronts in (
+        (f"{first}::{other}", (first.stem, "more")),
+        (f"{first}::{first}", "01"),
+    ):
         found = open_faces(f"shards:{pattern}")
         names = [f"{front}/{key}" for front in fronts for key in ("0", "1")]
         assert list(found.keys()) == names  # type: ignore[attr-defined]

@@ -32,7 +32,10 @@ def changed(folder: Path, **model: Any) -> Path:
         ({"codec": None}, "codec has NoneType, expected ['name', 'ratio', 'size']"),
         ({"codec": {"name": "dct", "side": 32}}, "codec has ['name', 'side']"),
         ({"codec": {"name": "dct", "ratio": "8"}}, "codec.ratio is '8', expected int"),
-        ({"codec": {"name": "dct", "size": 32, "ratio": 1000}}, "codec.ratio 1000: expected 1 to 32"),
+        (
+            {"codec": {"name": "dct", "size": 32, "ratio": 1000}},
+            "codec.ratio 1000: expected 1 to 32",
+        ),
         ({"codec": {"name": "dct", "size": 32, "ratio": 0}}, "codec.ratio 0: expected 1 to 32"),
         ({"generator": {"width": 2, "depth": 3}}, "generator has ['depth', 'width']"),
         ({"generator": "wide"}, "generator has str"),

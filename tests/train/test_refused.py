@@ -94,7 +94,10 @@ def test_one_sample(people: Path, tmp_path: Path) -> None:
     [
         ({"codec": CodecConfig(ratio=0)}, "codec.ratio 0: expected at least 1 and at most 32"),
         ({"codec": CodecConfig(ratio=-1)}, "codec.ratio -1: expected at least 1 and at most 32"),
-        ({"codec": CodecConfig(ratio=1000)}, "codec.ratio 1000: expected at least 1 and at most 32"),
+        (
+            {"codec": CodecConfig(ratio=1000)},
+            "codec.ratio 1000: expected at least 1 and at most 32",
+        ),
         ({"seed": 2**64}, f"seed {2**64}: expected at least 0 and less than {2**63}"),
         ({"seed": 2**63}, f"seed {2**63}"),
         ({"schedule": ScheduleConfig(gamma=-0.1)}, "schedule.gamma -0.1: expected at least 0"),

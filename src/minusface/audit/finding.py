@@ -122,10 +122,15 @@ def best_of(findings: list[Finding], measure: str) -> Finding | None:
     return max(told, key=lambda f: f.measures[measure] or 0.0) if told else None
 
 
-def strongest_recovery(findings: list[Finding], target: str) -> Finding | None:
-    """The recovery that got most of the identity, of those that see images and may query, no more."""
+def equal_recoveries(findings: list[Finding], target: str) -> list[Finding]:
+    """Recoveries by attackers that see images and may query, no more: without a filter, and through each."""
     equal = [find(findings, "recovery", target, variant) for variant in ("", *FILTERED)]
-    there = [one for one in equal if one is not None]
+    return [one for one in equal if one is not None]
+
+
+def strongest_recovery(findings: list[Finding], target: str) -> Finding | None:
+    """The recovery that got most of the identity, of those of equal access."""
+    there = equal_recoveries(findings, target)
     return max(there, key=lambda f: f.measures.get("auc") or 0.0) if there else None
 
 
@@ -137,4 +142,13 @@ def find(findings: list[Finding], attack: str, target: str, variant: str = "") -
     return None
 
 
-__all__ = ["Finding", "Measures", "best_of", "find", "keep", "kept", "strongest_recovery"]
+__all__ = [
+    "Finding",
+    "Measures",
+    "best_of",
+    "equal_recoveries",
+    "find",
+    "keep",
+    "kept",
+    "strongest_recovery",
+]

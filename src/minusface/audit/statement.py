@@ -12,6 +12,7 @@ LITTLE, MUCH = 0.15, 0.5
 # finding keeps no more of it than the name.
 TRIES = "tries-"
 IMPROVING = " It was still improving when its budget ended."
+OTHER_IMPROVING = " Another one of equal access was still improving when its budget ended."
 
 
 @dataclass(frozen=True)

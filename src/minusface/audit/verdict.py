@@ -8,9 +8,10 @@ on whose it is in verdict_person.py.
 from __future__ import annotations
 
 from minusface.audit.attack import ENOUGH_IMAGES
-from minusface.audit.finding import FILTERED, Finding, find, strongest_recovery
+from minusface.audit.finding import FILTERED, Finding, equal_recoveries, find, strongest_recovery
 from minusface.audit.statement import (
     IMPROVING,
+    OTHER_IMPROVING,
     TRIES,
     Statement,
     judged,
@@ -109,12 +110,15 @@ def _recovery(findings: list[Finding], target: str) -> list[Statement]:
     who = part_of_the_way(auc, 0.5, plain.measures["auc"] or 0.0)
     unmixed = ", which reads what no shuffle changes," if own.variant in FILTERED else ""
     lower = IMPROVING if own.still_improving else ""
+    open_ended = any(one.still_improving for one in equal_recoveries(findings, target))
+    if open_ended and not lower:
+        lower = OTHER_IMPROVING
     # An attack that was not done, or had hardly begun, cannot show that something is protected.
     seen = own.points[-1].images if own.points else 0
     hardly = own.stuck and seen < ENOUGH_IMAGES
     if hardly:
         lower += f" It had learned nothing after {seen:,} images: a longer one may (--longer)."
-    least = "unknown" if own.still_improving or hardly else "yes"
+    least = "unknown" if open_ended or hardly else "yes"
     looks, knows = judged(pixels), judged(who)
     said = [
         Statement(

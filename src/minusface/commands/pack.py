@@ -85,7 +85,7 @@ def _check_target(target: Path) -> None:
         return
     if target.name in ("best", "last") and (target.parent / "config.yaml").is_file():
         raise MinusfaceError(
-            f"{target}: belongs to the run {target.parent}, expected a new folder, or one that a pack made before"
+            f"{target}: belongs to the run {target.parent}, expected another folder"
         )
     more = sorted(load_card(target).files.keys() - {"model"})
     if more:

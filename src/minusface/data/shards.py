@@ -62,7 +62,10 @@ class ShardDataset(RecordDataset):
         super().__init__(name, labels, check_labels(labels, pattern), size, on_error)
 
     def key(self, index: int) -> str:
-        """The sample's key: its path in the tar, without the extension; behind the shard's name where they repeat."""
+        """The sample's key: its path in the tar, without the extension.
+
+        Where shards repeat a key, every one has its shard's name before it.
+        """
         return bytes(self._keys[index]).decode("utf-8", "surrogateescape")
 
     def _bytes(self, index: int, key: str) -> bytes:
