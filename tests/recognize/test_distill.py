@@ -66,6 +66,15 @@ def test_file_is_centred_and_of_unit_length(tmp_path: Path) -> None:
     torch.testing.assert_close(third, torch.tensor([[7.0, 5.0]]) / 74**0.5)
 
 
+def test_a_stated_centre_is_taken_off_in_place_of_the_mean(tmp_path: Path) -> None:
+    teacher = TeacherFile.load(teacher_file(tmp_path, centre=np.float32([1.0, 2.0])), NAMES[:2])
+    expected = torch.from_numpy(PLAIN.astype(np.float64) - [1.0, 2.0]).float()
+    plain, _ = teacher.lookup(NAMES)
+    torch.testing.assert_close(plain, torch.nn.functional.normalize(expected, dim=1))
+    assert teacher.centre is not None
+    assert teacher.centre.tolist() == [1.0, 2.0]
+
+
 def test_file_targets_follow_the_mask(tmp_path: Path) -> None:
     teacher = load_teacher(teacher_file(tmp_path))
     assert isinstance(teacher, TeacherFile)
@@ -89,6 +98,8 @@ def test_file_refusals(tmp_path: Path) -> None:
         (r"expected strings \(N,\)", {"names": [1, 2, 3]}),
         ("expected floats", {"plain": PLAIN.astype(np.int32)}),
         ("NaN", {"plain": PLAIN * np.float16(np.nan)}),
+        (r"centre \(3,\), expected \(2,\)", {"centre": np.zeros(3)}),
+        ("NaN", {"centre": np.float32([0, np.nan])}),
         ("not an .npz of plain arrays", {"names": np.array(NAMES, object)}),
     ]
     for match, arrays in bad:

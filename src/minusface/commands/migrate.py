@@ -57,7 +57,7 @@ def migrate(
         raise MinusfaceError("--pairs and --faces go together: a list and the face folder it names")
     folder = resolve(checkpoint)
     card = load_card(folder)
-    names, plain, _ = read_teacher(Path(teacher))
+    names, plain, *_ = read_teacher(Path(teacher))
     rows = from_teacher(plain, centre_of(card), Recognizer.load(folder).cohort).vectors
     measured = (
         [] if faces is None else _measure(folder, names, rows, str(pairs), faces, draws, seed)

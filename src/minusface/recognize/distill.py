@@ -82,23 +82,25 @@ class TeacherFile:
 
     @classmethod
     def load(cls, path: Path | str, keys: Sequence[str] | None = None) -> TeacherFile:
-        """Read an ``.npz`` with names (N,), plain (N, D) and flipped (N, D).
+        """Read an ``.npz`` with names (N,), plain (N, D), flipped (N, D) and perhaps a centre (D,).
 
-        The mean over ``keys`` (all images when None), mirrored ones included, is taken off before the
-        rows are scaled: give the training images, so that nothing of the test set enters.
+        The centre is taken off before the rows are scaled. Where the file states none, it is the mean over
+        ``keys`` (all images when None), mirrored ones included: give the training images, so that nothing of
+        the test set enters.
 
         Raises:
             MinusfaceError: unreadable, arrays missing or of wrong shape, names twice, values that are
                 not finite, or a key that is not in it.
         """
-        names, plain, flipped = read_teacher(Path(path))
+        names, plain, flipped, centre = read_teacher(Path(path))
         rows = {name: row for row, name in enumerate(names)}
         if len(rows) != len(names):
             raise MinusfaceError(f"{path}: names appear twice, expected distinct ones")
         chosen = np.arange(len(names)) if keys is None else _rows(rows, keys, str(path))
         if len(chosen) == 0:
             raise MinusfaceError(f"{path}: no keys to centre by")
-        centre = (plain[chosen].mean(0) + flipped[chosen].mean(0)) / 2.0
+        if centre is None:
+            centre = (plain[chosen].mean(0) + flipped[chosen].mean(0)) / 2.0
         unit = [
             nnf.normalize(torch.from_numpy(array - centre), dim=1).to(torch.float32)
             for array in (plain, flipped)
@@ -130,8 +132,17 @@ def _rows(rows: dict[str, int], keys: Sequence[str], where: str) -> npt.NDArray[
         ) from error
 
 
-def read_teacher(path: Path) -> tuple[list[str], Float64, Float64]:
-    """The three arrays of a teacher file as they are, checked: names, plain and flipped (N, D).
+class TeacherRows(NamedTuple):
+    """A teacher file as it is: names (N), plain and flipped (N, D), and a centre (D,) if it states one."""
+
+    names: list[str]
+    plain: Float64
+    flipped: Float64
+    centre: Float64 | None
+
+
+def read_teacher(path: Path) -> TeacherRows:
+    """A teacher file, checked.
 
     Raises:
         MinusfaceError: unreadable, arrays missing or of wrong shape, or values that are not finite.
@@ -139,6 +150,9 @@ def read_teacher(path: Path) -> tuple[list[str], Float64, Float64]:
     try:
         with np.load(path, allow_pickle=False) as file:
             names, plain, flipped = (np.asarray(file[k]) for k in ("names", "plain", "flipped"))
+            # Of images made beside photos: their own mean is another place.
+            stated = "centre" in file
+            centre = np.asarray(file["centre"]) if stated else plain[:0].sum(0)
     except KeyError as error:
         raise MinusfaceError(
             f"{path}: expected arrays names, plain and flipped ({error})"
@@ -155,12 +169,16 @@ def read_teacher(path: Path) -> tuple[list[str], Float64, Float64]:
             f"{path}: names {names.dtype} {names.shape}, plain {plain.shape}, flipped "
             f"{flipped.shape}; expected strings (N,), (N, D), (N, D)"
         )
-    if plain.dtype.kind != "f" or flipped.dtype.kind != "f":
-        raise MinusfaceError(f"{path}: {plain.dtype} and {flipped.dtype}, expected floats")
-    wide = plain.astype(np.float64), flipped.astype(np.float64)
+    if centre.shape != plain.shape[1:]:
+        raise MinusfaceError(f"{path}: centre {centre.shape}, expected {plain.shape[1:]}")
+    if any(array.dtype.kind != "f" for array in (plain, flipped, centre)):
+        raise MinusfaceError(
+            f"{path}: {plain.dtype}, {flipped.dtype} and {centre.dtype}, expected floats"
+        )
+    wide = [array.astype(np.float64) for array in (plain, flipped, centre)]
     if not all(bool(np.isfinite(array).all()) for array in wide):
         raise MinusfaceError(f"{path}: holds NaN or infinity")
-    return [str(name) for name in names], wide[0], wide[1]
+    return TeacherRows(list(map(str, names)), wide[0], wide[1], wide[2] if stated else None)
 
 
 class OnnxTeacher:
