@@ -1,4 +1,4 @@
-"""``minusface data``: look at face datasets, convert, align and split them."""
+"""``minusface data``: look at face datasets, convert, align, split, teach and mix them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from minusface.arguments import HELP, parse
+from minusface.commands.teaching import mix, teach
 from minusface.errors import MinusfaceError, choice_error
 
-USAGE = """usage: minusface data inspect|convert|align|split ...
+USAGE = """usage: minusface data inspect|convert|align|split|teach|mix ...
 
   inspect DATA                        people, images, sizes, unreadable files, duplicates
   convert DATA --to FORMAT --out DIR  from any format to any other, stored bytes kept
   align PHOTOS --out DIR              folders of photos to folders of aligned crops
   split DATA --out DIR                people to train and to test on, and a list of test pairs
+  teach DATA --network FILE --out F   another network's embeddings, to be imitated where labels are few
+  mix DATA --network FILE --out DIR   the same, and mixtures of faces beside the photos
 
 DATA is folder:DIR (or DIR), list:FILE[@ROOT], tfrecord:INDEX.txt[@ROOT], recordio:DIR,
 shards:PATTERN or synthetic:PEOPLExIMAGES. minusface data VERB --help tells about one."""
@@ -175,6 +178,8 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "convert": (convert, "data"),
     "align": (align, "photos"),
     "split": (split, "data"),
+    "teach": (teach, "data"),
+    "mix": (mix, "data"),
 }
 
 

@@ -1,0 +1,97 @@
+"""``minusface data teach`` and ``minusface data mix``."""
+
+from __future__ import annotations
+
+import json as jsons
+import shlex
+from pathlib import Path
+
+from minusface.errors import MinusfaceError
+
+CONFIG = "configs/quickstart.yaml"
+
+
+def teach(data: str, network: str, out: str, people: str | None = None, json: bool = False) -> int:
+    """Embeddings of a face folder by another network: a teacher's file, for training without labels.
+
+    Args:
+        data: a folder with a folder a person.
+        network: dlib's dlib_face_recognition_resnet_model_v1.dat, or an ONNX embedder (B, 3, N, N) to (B, D).
+        out: the .npz.
+        people: a file that lists the people to take; by default all.
+        json: print the outcome as JSON.
+    """
+    from minusface.data import FolderDataset
+    from minusface.memory import keep_freed_memory
+    from minusface.progress import bar
+    from minusface.train.teach import descriptors, open_network, write_teacher
+
+    target = Path(out)
+    if target.suffix.lower() != ".npz" or target.is_dir():
+        raise MinusfaceError(f"--out {out}: expected a file that ends in .npz")
+    asked, dataset = open_network(network), FolderDataset(data, people)
+    keep_freed_memory()
+    with bar("embedding", len(dataset)) as advance:
+        keys, plain, mirrored = descriptors(asked, dataset, advance)
+    write_teacher(target, keys, plain, mirrored)
+    if json:
+        print(jsons.dumps({"out": out, "images": len(keys), "size": plain.shape[1]}))
+        return 0
+    print(f"{out}: embeddings of {len(keys):,} images; they are biometric data")
+    print(f"next: {_train(data, out, people)}")
+    return 0
+
+
+def mix(
+    data: str,
+    network: str,
+    out: str,
+    count: int = 64000,
+    people: str | None = None,
+    teacher: str | None = None,
+    seed: int = 0,
+    json: bool = False,
+) -> int:
+    """Grow a face folder by faces that nobody has, which a network is asked about: more to learn from.
+
+    Two people's photos are blended in smooth patches, stretched and bent. Writes OUT/faces, photos and
+    mixtures, and OUT/teacher.npz with the embeddings of all. A stopped run goes on when it is called again.
+
+    Args:
+        data: a folder with a folder a person.
+        network: dlib's dlib_face_recognition_resnet_model_v1.dat, or an ONNX embedder (B, 3, N, N) to (B, D).
+        out: a new folder.
+        count: how many mixtures.
+        people: a file that lists the people to take, those to train on; by default all.
+        teacher: a .npz of the same network with the photos' embeddings; by default the network is asked.
+        seed: the same seed makes the same faces.
+        json: print the outcome as JSON.
+    """
+    from minusface.data import FolderDataset
+    from minusface.memory import keep_freed_memory
+    from minusface.progress import bar
+    from minusface.train.mixing import FACES, TEACHER, Mixing
+    from minusface.train.teach import open_network
+
+    if count < 1:
+        raise MinusfaceError(f"--count {count}: expected 1 or more")
+    if not 0 <= seed < 2**63:
+        raise MinusfaceError(f"--seed {seed}: expected at least 0 and less than {2**63}")
+    mixing = Mixing(FolderDataset(data, people), open_network(network), Path(out), seed)
+    keep_freed_memory()
+    with bar("mixing", len(mixing.photos) + count) as advance:
+        done = mixing.run(count, teacher, advance)
+    faces, file = f"{out}/{FACES}", f"{out}/{TEACHER}"
+    if json:
+        counts = {"photos": done.photos, "mixed": done.mixed, "resumed": done.resumed}
+        print(jsons.dumps({**counts, "faces": faces, "teacher": file}))
+        return 0
+    already = f" (went on after {done.resumed:,})" if done.resumed else ""
+    print(f"{done.photos:,} photos and {done.mixed:,} mixtures in {faces}{already}")
+    print(f"next: {_train(faces, file, None)}")
+    return 0
+
+
+def _train(faces: str, teacher: str, people: str | None) -> str:
+    said = ["minusface", "train", CONFIG, "--data.faces", faces, "--distill.teacher", teacher]
+    return shlex.join([*said, "--data.people", people or "null", "--evaluation.pairs", "null"])

@@ -1,0 +1,184 @@
+"""A face folder grown by faces that nobody has, and the teacher's file of all of them.
+
+Legend: K images, D embedding, N side of a crop in pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from minusface.data import FolderDataset
+from minusface.errors import MinusfaceError
+from minusface.files import write_atomically
+from minusface.recognize.distill import Float64, read_teacher
+from minusface.train.augment import to_crops
+from minusface.train.mix import mixed
+from minusface.train.teach import BATCH, Network, descriptors, stacked, write_teacher
+
+# Faces of a folder: what is written at a time, and what a stopped run does again.
+CHUNK = 1000
+FACES, TEACHER, PARTS, SETTINGS = "faces", "teacher.npz", ".parts", "settings.json"
+QUALITY = 95
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Grown:
+    """What was made."""
+
+    photos: int
+    mixed: int
+    resumed: int
+    """Faces that an earlier run had made."""
+
+
+class Mixing:
+    """Photos and mixtures of them in ``out/faces``, the teacher's embeddings in ``out/teacher.npz``.
+
+    A photo's embedding is the mean of the photo's and its mirror image's, and so is a mixture's: both of a
+    file's arrays hold it. The file states its centre, the photos' mean. A stopped run goes on.
+
+    Args:
+        photos: a folder of people.
+        network: asked about every mixture.
+        out: a new folder, or one that the same settings began.
+        seed: the same seed makes the same faces.
+
+    Raises:
+        MinusfaceError: one person, or ``out`` holds something else.
+    """
+
+    def __init__(self, photos: FolderDataset, network: Network, out: Path, seed: int = 0) -> None:
+        self.photos, self.network, self.out, self.seed = photos, network, out, seed
+        self._rows = [np.flatnonzero(photos.labels == person) for person in range(photos.classes)]
+        if len(self._rows) < 2:
+            raise MinusfaceError(f"{photos.root}: one person, expected two or more to mix")
+
+    def run(
+        self, count: int, told: Path | str | None = None, advance: Advance = lambda _: None
+    ) -> Grown:
+        """Make it.
+
+        Args:
+            count: how many mixtures.
+            told: a teacher's file of the photos; without one the network is asked about them, too.
+            advance: called with how many images are done.
+
+        Raises:
+            MinusfaceError: an image cannot be read or written, or a photo is not in the file.
+        """
+        keys, rows, mirrored = self._of_photos(told, advance)
+        self._begin()
+        self._copy()
+        centre = (rows.mean(0) + mirrored.mean(0)) / 2
+        all_keys, all_rows, resumed = list(keys), [(rows + mirrored) / 2], 0
+        for start in range(0, count, CHUNK):
+            names, part, there = self._chunk(start // CHUNK, min(CHUNK, count - start), advance)
+            all_keys += names
+            all_rows.append(part)
+            resumed += len(names) if there else 0
+        mean = np.concatenate(all_rows)
+        write_teacher(self.out / TEACHER, all_keys, mean, mean, centre)
+        return Grown(len(keys), count, resumed)
+
+    def _of_photos(
+        self, told: Path | str | None, advance: Advance
+    ) -> tuple[list[str], Float64, Float64]:
+        if told is None:
+            return descriptors(self.network, self.photos, advance)
+        keys, file = list(self.photos.keys()), read_teacher(Path(told))
+        places = {name: row for row, name in enumerate(file.names)}
+        missing = next((key for key in keys if key not in places), None)
+        if missing is not None:
+            raise MinusfaceError(
+                f"{told}: no embedding of {missing!r} among its {len(places)} names"
+            )
+        chosen = [places[key] for key in keys]
+        advance(len(keys))
+        return keys, file.plain[chosen], file.flipped[chosen]
+
+    def _begin(self) -> None:
+        """Refuse a folder of other settings."""
+        probe = torch.linspace(-1, 1, 3 * self.photos.size**2).view(1, 3, self.photos.size, -1)
+        asked = self.network.embed(probe)[0].numpy().round(3)
+        settings = {
+            "photos": self.photos.fingerprint(),
+            "network": hashlib.sha256(asked.tobytes()).hexdigest(),
+            "seed": self.seed,
+        }
+        path = self.out / PARTS / SETTINGS
+        if path.is_file():
+            if json.loads(path.read_text()) != settings:
+                raise MinusfaceError(
+                    f"{self.out}: made with other photos, network or seed, expected a new folder"
+                )
+        elif self.out.is_dir() and any(self.out.iterdir()):
+            raise MinusfaceError(f"{self.out}: holds other files, expected a new folder")
+        write_atomically(path, json.dumps(settings).encode())
+
+    def _copy(self) -> None:
+        for number, key in enumerate(self.photos.keys()):
+            path = self.out / FACES / key
+            if not path.is_file():
+                write_atomically(path, self.photos.encoded(number))
+
+    def _chunk(self, number: int, count: int, advance: Advance) -> tuple[list[str], Float64, bool]:
+        """Names (K), embeddings (K, D), and whether they were there."""
+        names = [f"mixed-{number:05d}/{place:03d}.jpg" for place in range(count)]
+        kept = self.out / PARTS / f"{number:05d}.npz"
+        rows = _kept(kept, count)
+        if rows is not None:
+            advance(count)
+            return names, rows, True
+        random = torch.Generator().manual_seed(_seed(self.seed, number))
+        parts = []
+        for start in range(0, count, BATCH):
+            made = mixed(self._drawn(random), self._drawn(random), random)[: count - start]
+            for name, image in zip(names[start:], made.permute(0, 2, 3, 1).numpy(), strict=False):
+                _, data = cv2.imencode(
+                    ".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+                )
+                write_atomically(self.out / FACES / name, data.tobytes())
+            plain, mirrored = self.network.embed(to_crops(made))
+            parts.append(((plain + mirrored) / 2).double().numpy())
+            advance(len(made))
+        rows = np.concatenate(parts)
+        buffer = io.BytesIO()
+        np.savez(buffer, rows=rows)
+        write_atomically(kept, buffer.getvalue(), 0o600)
+        return names, rows, False
+
+    def _drawn(self, random: torch.Generator) -> Tensor:
+        """A batch of photos, bytes: a person each, then one of their photos."""
+        people = torch.randint(len(self._rows), (BATCH,), generator=random).tolist()
+        which = torch.rand(BATCH, generator=random).tolist()
+        chosen = [
+            self._rows[p][int(w * len(self._rows[p]))] for p, w in zip(people, which, strict=True)
+        ]
+        return stacked([self.photos[int(index)].image for index in chosen])
+
+
+def _kept(path: Path, count: int) -> Float64 | None:
+    """Embeddings of a chunk that is whole, or None."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            rows: Float64 = np.asarray(file["rows"])
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
+    return rows if len(rows) == count else None
+
+
+def _seed(seed: int, number: int) -> int:
+    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 1)
