@@ -25,7 +25,7 @@ def measuring(folder: Path, *between: float) -> Any:
     def measured(*_: Any) -> command.Found:
         for value in between:
             saved(folder, value)
-        return command.Found(calibrate(*cloud(30, 2, 0.5)), {}, "faces")
+        return command.Found(calibrate(*cloud(30, 2, 0.5)), {}, "faces", 1)
 
     return measured
 
@@ -42,7 +42,8 @@ def test_weights_saved_meanwhile_get_no_thresholds(
     assert load_card(tmp_path).metrics == {}
     monkeypatch.setattr(command, "_measured", measuring(tmp_path, 2.0))
     assert command.calibrate(str(tmp_path), "faces") == 0
-    assert load_card(tmp_path).metrics.keys() == {"thresholds", "calibrated_on"}
+    kept = load_card(tmp_path).metrics
+    assert kept.keys() == {"thresholds", "calibrated_on", "calibrated_tries"}
 
 
 def test_a_seed_below_zero(tmp_path: Path) -> None:

@@ -834,6 +834,12 @@ def test_calibrate_and_verify(place: Place, run: Run, tmp_path: Path, kind: str)
     said = run("calibrate", model, "--faces", place.faces)
     assert said.code == 0, said.err
     assert "fmr_1e-1: threshold" in said.out
+    kept = json.loads((find(model) / "card.json").read_text())["metrics"]
+    # As clients send: of eight permutations one. It changes thresholds, but for models that draw none.
+    assert kept["calibrated_tries"] == (1 if kind == "plain" else 8)
+    single = json.loads(run("calibrate", model, "--faces", place.faces, "--tries", 1, "--json").out)
+    assert (single == kept["thresholds"]) == (kind == "plain")
+    assert run("calibrate", model, "--faces", place.faces, "--tries", 0).code == 2
     same = run("verify", photos[0], photos[0], *asked, "--fmr", "1e-1", "--json")
     found = json.loads(same.out)
     assert found["fmr_low"] <= found["fmr"] <= found["fmr_high"]

@@ -28,7 +28,7 @@ from minusface.files import write_atomically
 CARD = "card.json"
 FORMAT = 1
 # Metrics that were measured of a card's very weights, after training.
-CALIBRATED = ("thresholds", "calibrated_on", "groups")
+CALIBRATED = ("thresholds", "calibrated_on", "calibrated_tries", "groups")
 
 
 @dataclass(frozen=True)

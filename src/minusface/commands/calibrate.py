@@ -22,6 +22,7 @@ def calibrate(
     faces: str,
     people: str | None = None,
     groups: str | None = None,
+    tries: int = 8,
     seed: int = 0,
     batch_size: int = 32,
     json: bool = False,
@@ -29,7 +30,8 @@ def calibrate(
     """Measure thresholds at false-match rates and write them into the checkpoint's card.
 
     All pairs of different people among the images count, embedded as in use: no mirror image, protected
-    images in 8 bits under fresh permutations. At most ten images a person and 4,000 in all.
+    images in 8 bits, of eight fresh permutations the one that shows least, as clients choose it. At most ten
+    images a person and 4,000 in all.
 
     Args:
         checkpoint: a stage-2 or plain checkpoint or run folder, or the name of weights of yours.
@@ -37,6 +39,7 @@ def calibrate(
         people: a file that lists the people to take; by default all.
         groups: a file of lines NAME,GROUP, for errors by group (sex, age, whatever has labels): NAME is a
             person's folder or Person/file.jpg. False matches are counted between people of one group.
+        tries: of so many permutations of an image the one that shows least; models of masks try one.
         seed: of permutations, of which images are taken, and of the intervals.
         batch_size: images at once.
         json: print the thresholds as JSON.
@@ -58,7 +61,7 @@ def calibrate(
             f"minusface pack {checkpoint} --out DIR makes a copy to calibrate"
         )
     files = load_card(folder).files
-    found = _measured(folder, faces, people, groups, seed, batch_size)
+    found = _measured(folder, faces, people, groups, tries, seed, batch_size)
     _keep(folder, found, files)
     if json:
         print(jsons.dumps(found.told(), indent=1))
@@ -80,6 +83,8 @@ class Found(NamedTuple):
     groups: dict[str, list[GroupPoint]]
     """By threshold; empty without groups."""
     dataset: str
+    tries: int
+    """Permutations that were tried for an image."""
     without: int = 0
     """Images that have no group, where there are groups."""
 
@@ -98,16 +103,27 @@ class Found(NamedTuple):
 
 
 def _measured(
-    folder: Path, faces: str, people: str | None, groups: str | None, seed: int, batch_size: int
+    folder: Path,
+    faces: str,
+    people: str | None,
+    groups: str | None,
+    tries: int,
+    seed: int,
+    batch_size: int,
 ) -> Found:
     """Thresholds, and errors by group where there are groups: refused before anything is embedded."""
+    from minusface.checkpoint import load_card
     from minusface.data import FolderDataset
     from minusface.evaluate import calibration
     from minusface.evaluate.dataset import embed_dataset
+    from minusface.evaluate.embedders import ProtectedEmbedder
     from minusface.evaluate.groups import by_group
     from minusface.evaluate.models import load_model
+    from minusface.protect.choice import check_tries
 
-    model = load_model(folder, seed=seed, eight_bits=True)
+    masks = load_card(folder).model.get("obfuscation") == "mask"
+    model = load_model(folder, seed=seed, eight_bits=True, tries=1 if masks else check_tries(tries))
+    tries = model.embedder.tries if isinstance(model.embedder, ProtectedEmbedder) else 1
     dataset = FolderDataset(faces, people, size=model.size)
     taken = _taken(dataset.labels.tolist(), seed)
     named = None if groups is None else _named(dataset, taken, groups)
@@ -115,9 +131,9 @@ def _measured(
     owners = dataset.labels[taken]
     points = calibration.calibrate(rows, owners, seed=seed)
     if named is None:
-        return Found(points, {}, dataset.name)
+        return Found(points, {}, dataset.name, tries)
     parts = by_group(rows, owners, named, {p.name: p.threshold for p in points}, seed)
-    return Found(points, parts, dataset.name, named.count(None))
+    return Found(points, parts, dataset.name, tries, named.count(None))
 
 
 def _named(dataset: FolderDataset, taken: list[int], groups: str) -> list[str | None]:
@@ -148,6 +164,7 @@ def _keep(folder: Path, found: Found, files: dict[str, dict[str, Any]]) -> None:
         )
     metrics = {name: value for name, value in card.metrics.items() if name not in CALIBRATED}
     metrics |= {"thresholds": to_card(found.points), "calibrated_on": found.dataset}
+    metrics["calibrated_tries"] = found.tries
     if found.groups:
         metrics["groups"] = found.groups_told()
     whole = dataclasses.replace(card, metrics=metrics)

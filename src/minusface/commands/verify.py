@@ -109,6 +109,7 @@ def _templates(path: Path, photos: list[str]) -> list[Template]:
     from minusface.checkpoint import load_card
     from minusface.errors import MinusfaceError
     from minusface.memory import keep_freed_memory
+    from minusface.runtime import CLIENT_TRIES
     from minusface.types import ProtectedImage
 
     keep_freed_memory()
@@ -120,7 +121,7 @@ def _templates(path: Path, photos: list[str]) -> list[Template]:
     if task == "plain":
         return [recognizer.embed(FaceCrop.from_uint8([crop])) for crop in crops]
     protector = Protector.load(path)
-    made = [protector.protect(FaceCrop.from_uint8([crop])) for crop in crops]
+    made = [protector.protect(FaceCrop.from_uint8([crop]), tries=CLIENT_TRIES) for crop in crops]
     # In 8 bits, as a server would get them.
     return [recognizer.embed(ProtectedImage.from_uint8(one.to_uint8())) for one in made]
 
