@@ -956,6 +956,14 @@ def test_pack_with_a_cohort(
     other = checkpoint.load_part(tmp_path / "anew", prefix="recognizer.cohort.")
     assert kept["centres_kd"].shape == other["centres_kd"].shape
     assert not torch.equal(kept["centres_kd"], other["centres_kd"])
+    # Of the mean of two, with the mean's own templates: of a model and itself those of the model.
+    mean = run(*asked[:3], tmp_path / "mean", "--mean", place.stage2, "--cohort", place.faces)
+    assert mean.code == 0, mean.err
+    alike, first = (
+        checkpoint.load_part(tmp_path / name, prefix="recognizer.cohort.")["centres_kd"]
+        for name in ("mean", "small")
+    )
+    assert torch.equal(alike, first)
     for bad, words in (
         (("--cohort-people", place.pairs), "expected --cohort FACES too"),
         (("--cohort", tmp_path / "none"), "none"),
