@@ -20,6 +20,7 @@ from minusface.train import mixing
 from minusface.train.mix import mixed
 from minusface.train.mixing import Mixing
 from minusface.train.teach import descriptors, open_network, write_teacher
+from tests.recognize.test_distill import flatten_model
 from tests.reference.dlib_file import random_layers, written
 
 SIDE = 112
@@ -137,6 +138,16 @@ def test_what_cannot_be_mixed(photos: FolderDataset, tmp_path: Path) -> None:
     assert not (tmp_path / "c").exists()
     with pytest.raises(MinusfaceError, match=r"dlib's \.dat or an \.onnx file, not \.pt"):
         open_network("net.pt")
+
+
+def test_an_onnx_network_sees_both_sides(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "flatten.onnx"
+    path.write_bytes(flatten_model("N", (3, 4, 4)))
+    crops = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    plain, mirrored = open_network(path).embed(crops)
+    for found, seen in ((plain, crops), (mirrored, crops.flip(-1))):
+        torch.testing.assert_close(found, torch.nn.functional.normalize(seen.flatten(1), dim=1))
 
 
 def test_the_commands(
