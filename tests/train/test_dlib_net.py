@@ -71,10 +71,13 @@ def test_files_that_are_no_such_network(file: Path, tmp_path: Path) -> None:
     with pytest.raises(MinusfaceError, match="cannot read"):
         DlibNet.load(bad)
     at = whole.index(b"con_4") + 40
+    layers, last = random_layers(0)
+    layers[3].weight = layers[3].weight[:, :16]
     for data in (
         b"",
         b"noise" * 100,
         whole[: len(whole) // 2],
+        written(layers, last),
         whole.replace(b"con_4", b"con_5", 1),
         whole[:at] + b"\xff\xff\xff\x7f" * 8 + whole[at + 32 :],
     ):

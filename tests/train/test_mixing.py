@@ -116,12 +116,24 @@ def test_a_folder_is_grown_and_a_stopped_run_goes_on(
     asked = network.asked
     again = Mixing(photos, network, out, seed=2).run(12)
     assert again.resumed == 7
-    # The photos, the probe that tells networks apart, and one chunk.
-    assert network.asked - asked == 8 + 1 + 5
+    # The photos, and one chunk.
+    assert network.asked - asked == 8 + 5
     assert (out / "teacher.npz").read_bytes() == before
     assert (out / "faces" / "mixed-00001" / "003.jpg").is_file()
     with pytest.raises(MinusfaceError, match="other photos, network or seed"):
         Mixing(photos, network, out, seed=3).run(12)
+    with pytest.raises(MinusfaceError, match="other photos, network or seed"):
+        Mixing(photos, network, out, seed=2, known="another").run(12)
+    # Faces that the file would not tell of could not be trained on.
+    with pytest.raises(MinusfaceError, match="begun for 12 mixtures, expected as many or more"):
+        Mixing(photos, network, out, seed=2).run(11)
+    assert network.asked - asked == 8 + 5
+    assert Mixing(photos, network, out, seed=2).run(13).resumed == 10
+    with pytest.raises(MinusfaceError, match="holds mixtures, expected photos alone"):
+        Mixing(dataset, network, tmp_path / "again")
+    (out / ".parts" / "settings.json").write_text("{")
+    with pytest.raises(MinusfaceError, match=r"settings\.json: damaged"):
+        Mixing(photos, network, out, seed=2).run(13)
 
 
 def test_what_cannot_be_mixed(photos: FolderDataset, tmp_path: Path) -> None:

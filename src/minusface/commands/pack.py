@@ -132,8 +132,8 @@ def _mean(card: Card, tensors: dict[str, Tensor], other: Path) -> tuple[Card, di
     for part in ("codec", "generator", "n_duplicate", "obfuscation"):
         if theirs.model.get(part) != card.model.get(part):
             raise MinusfaceError(f"--mean {other}: another {part}, expected the same model")
-    mine, yours = ({**c.model["recognizer"], "cohort": None} for c in (card, theirs))
-    if mine != yours or theirs.task != card.task:
+    mine, yours = ({**(c.model.get("recognizer") or {}), "cohort": None} for c in (card, theirs))
+    if mine != yours or len(mine) == 1 or theirs.task != card.task:
         raise MinusfaceError(f"--mean {other}: another recogniser or task, expected the same model")
     made = mean_of(tensors, load_part(other), f"--mean {other}")
     spec = {key: value for key, value in card.model["recognizer"].items() if key != "cohort"}
@@ -145,7 +145,7 @@ def _mean(card: Card, tensors: dict[str, Tensor], other: Path) -> tuple[Card, di
 def _with_cohort(
     folder: Path, card: Card, tensors: dict[str, Tensor], faces: str, people: str | None, seed: int
 ) -> tuple[Card, dict[str, Tensor]]:
-    """Card and tensors with a cohort of the faces, embedded in full precision and before it is squeezed."""
+    """Card and tensors with a cohort of the faces, embedded by what is packed, in full precision."""
     import dataclasses
 
     from minusface.checkpoint import load_into
@@ -156,18 +156,18 @@ def _with_cohort(
     from minusface.evaluate.models import load_model
     from minusface.memory import keep_freed_memory
     from minusface.recognize.cohort import Cohort
-    from minusface.recognize.recognizer import COHORT, PREFIX, backbone_tensors
+    from minusface.recognize.recognizer import COHORT, PREFIX, Recognizer, backbone_tensors
 
     if card.task not in ("plain", "stage2"):
         raise MinusfaceError(f"--cohort: a {card.task} checkpoint, expected plain or stage2")
     keep_freed_memory()
     model = load_model(folder, seed=seed, eight_bits=True)
     assert isinstance(model.embedder, Embedder)
-    recognizer = model.embedder.recognizer
-    recognizer.cohort = None
-    if "mean_with" in card.data:
-        ours = {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}
-        load_into(recognizer.backbone, backbone_tensors(ours), str(folder))
+    plain = {key: value for key, value in card.model["recognizer"].items() if key != "cohort"}
+    recognizer = Recognizer.from_spec(plain, str(folder)).eval().requires_grad_(False)
+    ours = {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}
+    load_into(recognizer.backbone, backbone_tensors(ours), str(folder))
+    model.embedder.recognizer = recognizer
     dataset = FolderDataset(faces, people, size=model.size)
     made = Cohort.of(embed_dataset(model, dataset, range(len(dataset))), seed=seed)
     own = {f"{PREFIX}{COHORT}{name}": tensor for name, tensor in made.state_dict().items()}

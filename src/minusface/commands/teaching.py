@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json as jsons
 import shlex
 from pathlib import Path
@@ -77,7 +78,9 @@ def mix(
         raise MinusfaceError(f"--count {count}: expected 1 or more")
     if not 0 <= seed < 2**63:
         raise MinusfaceError(f"--seed {seed}: expected at least 0 and less than {2**63}")
-    mixing = Mixing(FolderDataset(data, people), open_network(network), Path(out), seed)
+    asked = open_network(network)
+    known = hashlib.sha256(Path(network).read_bytes()).hexdigest()
+    mixing = Mixing(FolderDataset(data, people), asked, Path(out), seed, known)
     keep_freed_memory()
     with bar("mixing", len(mixing.photos) + count) as advance:
         done = mixing.run(count, teacher, advance)

@@ -25,6 +25,19 @@ STEEPEST = 5.0
 LEAN = 1.0
 
 
+def field(lean: Tensor, steep: Tensor, knots: Tensor, size: tuple[int, int]) -> Tensor:
+    """How much of each place is the one's: (S, 1, H, W) in (0, 1), smooth.
+
+    Args:
+        lean: (S, 1, 1, 1) standard normal, of the field's mean.
+        steep: (S, 1, 1, 1) in [0, 1].
+        knots: (S, 1, KNOTS, KNOTS) standard normal.
+        size: H and W.
+    """
+    drawn = lean * LEAN + steep * STEEPEST * knots
+    return torch.sigmoid(nnf.interpolate(drawn, size=size, mode="bicubic", align_corners=True))
+
+
 def blend(
     crops: Tensor, chance: float, random: torch.Generator, share: Share | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -41,20 +54,15 @@ def blend(
     """
     share = Share.whole(len(crops)) if share is None else share
     picked = share.of(torch.rand(share.total, generator=random) < chance)
-    lean = share.of(torch.randn(share.total, 1, 1, 1, generator=random)) * LEAN
-    steep = share.of(torch.rand(share.total, 1, 1, 1, generator=random)) * STEEPEST
+    lean = share.of(torch.randn(share.total, 1, 1, 1, generator=random))
+    steep = share.of(torch.rand(share.total, 1, 1, 1, generator=random))
     knots = share.of(torch.randn(share.total, 1, KNOTS, KNOTS, generator=random))
     # Counted on the CPU, where they were drawn: a GPU's host need not wait.
     chosen = torch.nonzero(picked)[:, 0]
     here = sent(chosen, crops.device)
     if len(chosen) == 0:
         return crops, here
-    field = nnf.interpolate(
-        sent((lean + steep * knots)[chosen], crops.device),
-        size=(crops.shape[2], crops.shape[3]),
-        mode="bicubic",
-        align_corners=True,
-    )
-    own = torch.sigmoid(field).to(crops)
+    lean, steep, knots = (sent(drawn[chosen], crops.device) for drawn in (lean, steep, knots))
+    own = field(lean, steep, knots, (crops.shape[2], crops.shape[3])).to(crops)
     mixed = torch.lerp(crops.roll(1, 0)[here], crops[here], own)
     return crops.index_copy(0, here, mixed), here

@@ -69,7 +69,8 @@ class DlibNet(nn.Module):
             raise MinusfaceError(f"{path}: cannot read ({error.strerror or error})") from error
         try:
             return cls(*_layers(data))
-        except (ValueError, IndexError, StopIteration) as error:
+        except (ValueError, IndexError, RuntimeError, OverflowError) as error:
+            # RuntimeError: torch's word for numbers that are not as many as a layer has.
             raise MinusfaceError(f"{path}: damaged or another network, {EXPECTED}") from error
 
     @torch.no_grad()
@@ -129,12 +130,14 @@ def chips(pixels: Tensor, mirrored: bool = False) -> Tensor:
 
 def _added(x: Tensor, y: Tensor) -> Tensor:
     """The sum of two maps, what one of them lacks in channels, rows or columns taken as 0."""
-    shape = [max(a, b) for a, b in zip(x.shape, y.shape, strict=True)]
-    for number, one in enumerate((x, y)):
-        lacks = [whole - own for whole, own in zip(shape, one.shape, strict=True)]
-        padded = nnf.pad(one, (0, lacks[3], 0, lacks[2], 0, lacks[1])) if any(lacks) else one
-        x, y = (padded, y) if number == 0 else (x, padded)
-    return x + y
+    _, channels, height, width = map(max, x.shape, y.shape)
+    sides = (
+        nnf.pad(
+            one, (0, width - one.shape[3], 0, height - one.shape[2], 0, channels - one.shape[1])
+        )
+        for one in (x, y)
+    )
+    return sum(sides, start=x.new_zeros(()))
 
 
 def _layers(data: bytes) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:

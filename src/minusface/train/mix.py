@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from minusface.train.blend import KNOTS, LEAN, STEEPEST
+from minusface.train.blend import KNOTS, field
 
 # Part of the faces that are one person's, and of those whose geometry stays.
 ALONE, UNBENT = 0.3, 0.2
@@ -28,7 +28,7 @@ def mixed(first: Tensor, second: Tensor, random: torch.Generator) -> Tensor:
 
     Args:
         first: (B, 3, N, N) bytes, RGB.
-        second: the same of other people.
+        second: the same, drawn apart.
         random: a CPU generator.
 
     Returns:
@@ -36,10 +36,10 @@ def mixed(first: Tensor, second: Tensor, random: torch.Generator) -> Tensor:
     """
     count, side = len(first), first.shape[-1]
     one, other = (_mirrored(pixels.float(), random) for pixels in (first, second))
-    lean = torch.randn(count, 1, 1, 1, generator=random) * LEAN
-    steep = torch.rand(count, 1, 1, 1, generator=random) * STEEPEST
+    lean = torch.randn(count, 1, 1, 1, generator=random)
+    steep = torch.rand(count, 1, 1, 1, generator=random)
     knots = torch.randn(count, 1, KNOTS, KNOTS, generator=random)
-    own = torch.sigmoid(_smooth(lean + steep * knots, side))
+    own = field(lean, steep, knots, (side, side))
     alone = torch.rand(count, 1, 1, 1, generator=random) < ALONE
     made = torch.where(alone, one, torch.lerp(other, one, own))
     return _bent(made, random).clamp(0, 255).round().to(torch.uint8)
@@ -50,16 +50,13 @@ def _mirrored(pixels: Tensor, random: torch.Generator) -> Tensor:
     return torch.where(chosen, pixels.flip(-1), pixels)
 
 
-def _smooth(knots: Tensor, side: int) -> Tensor:
-    return nnf.interpolate(knots, size=(side, side), mode="bicubic", align_corners=True)
-
-
 def _bent(pixels: Tensor, random: torch.Generator) -> Tensor:
     """Stretched, and displaced smoothly; the border is repeated."""
     count, side = len(pixels), pixels.shape[-1]
     most = torch.rand(count, 1, 1, 1, generator=random) * BEND * 2 / 112
     most = most * (torch.rand(count, 1, 1, 1, generator=random) >= UNBENT)
-    bends = _smooth(most * torch.randn(count, 2, BENDS, BENDS, generator=random), side)
+    knots = most * torch.randn(count, 2, BENDS, BENDS, generator=random)
+    bends = nnf.interpolate(knots, size=(side, side), mode="bicubic", align_corners=True)
     stretch = 1 + (torch.rand(count, 1, 1, 2, generator=random) * 2 - 1) * STRETCH
     same = torch.eye(2, 3)[None]
     grid = nnf.affine_grid(same, [1, 3, side, side], align_corners=False)

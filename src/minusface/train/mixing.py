@@ -5,7 +5,6 @@ Legend: K images, D embedding, N side of a crop in pixels.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import zipfile
@@ -29,6 +28,7 @@ from minusface.train.teach import BATCH, Network, descriptors, stacked, write_te
 # Faces of a folder: what is written at a time, and what a stopped run does again.
 CHUNK = 1000
 FACES, TEACHER, PARTS, SETTINGS = "faces", "teacher.npz", ".parts", "settings.json"
+MADE = "mixed-"
 QUALITY = 95
 
 Advance = Callable[[int], None]
@@ -55,16 +55,22 @@ class Mixing:
         network: asked about every mixture.
         out: a new folder, or one that the same settings began.
         seed: the same seed makes the same faces.
+        known: what the network is told from others by, as its file's SHA-256.
 
     Raises:
-        MinusfaceError: one person, or ``out`` holds something else.
+        MinusfaceError: one person, or mixtures among the photos.
     """
 
-    def __init__(self, photos: FolderDataset, network: Network, out: Path, seed: int = 0) -> None:
+    def __init__(
+        self, photos: FolderDataset, network: Network, out: Path, seed: int = 0, known: str = ""
+    ) -> None:
         self.photos, self.network, self.out, self.seed = photos, network, out, seed
+        self._settings = {"photos": photos.fingerprint(), "network": known, "seed": seed}
         self._rows = [np.flatnonzero(photos.labels == person) for person in range(photos.classes)]
         if len(self._rows) < 2:
             raise MinusfaceError(f"{photos.root}: one person, expected two or more to mix")
+        if any(person.startswith(MADE) for person in photos.people):
+            raise MinusfaceError(f"{photos.root}: holds mixtures, expected photos alone")
 
     def run(
         self, count: int, told: Path | str | None = None, advance: Advance = lambda _: None
@@ -77,10 +83,13 @@ class Mixing:
             advance: called with how many images are done.
 
         Raises:
-            MinusfaceError: an image cannot be read or written, or a photo is not in the file.
+            MinusfaceError: ``out`` holds something else, or more; an image cannot be read or written, or a
+                photo is not in the file.
         """
+        self._check(count)
         keys, rows, mirrored = self._of_photos(told, advance)
-        self._begin()
+        settings = json.dumps({**self._settings, "count": count})
+        write_atomically(self.out / PARTS / SETTINGS, settings.encode())
         self._copy()
         centre = (rows.mean(0) + mirrored.mean(0)) / 2
         all_keys, all_rows, resumed = list(keys), [(rows + mirrored) / 2], 0
@@ -109,24 +118,24 @@ class Mixing:
         advance(len(keys))
         return keys, file.plain[chosen], file.flipped[chosen]
 
-    def _begin(self) -> None:
-        """Refuse a folder of other settings."""
-        probe = torch.linspace(-1, 1, 3 * self.photos.size**2).view(1, 3, self.photos.size, -1)
-        asked = self.network.embed(probe)[0].numpy().round(3)
-        settings = {
-            "photos": self.photos.fingerprint(),
-            "network": hashlib.sha256(asked.tobytes()).hexdigest(),
-            "seed": self.seed,
-        }
+    def _check(self, count: int) -> None:
+        """Refuse a folder of other settings, or of more mixtures than the teacher's file would tell of."""
         path = self.out / PARTS / SETTINGS
-        if path.is_file():
-            if json.loads(path.read_text()) != settings:
-                raise MinusfaceError(
-                    f"{self.out}: made with other photos, network or seed, expected a new folder"
-                )
-        elif self.out.is_dir() and any(self.out.iterdir()):
-            raise MinusfaceError(f"{self.out}: holds other files, expected a new folder")
-        write_atomically(path, json.dumps(settings).encode())
+        if not path.is_file():
+            if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+                raise MinusfaceError(f"{self.out}: holds other files, expected a new folder")
+            return
+        try:
+            before = dict(json.loads(path.read_text()))
+            most = int(before.pop("count"))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise MinusfaceError(f"{path}: damaged, expected a new folder") from error
+        if before != self._settings:
+            raise MinusfaceError(
+                f"{self.out}: made with other photos, network or seed, expected a new folder"
+            )
+        if count < most:
+            raise MinusfaceError(f"{self.out}: begun for {most} mixtures, expected as many or more")
 
     def _copy(self) -> None:
         for number, key in enumerate(self.photos.keys()):
@@ -136,7 +145,7 @@ class Mixing:
 
     def _chunk(self, number: int, count: int, advance: Advance) -> tuple[list[str], Float64, bool]:
         """Names (K), embeddings (K, D), and whether they were there."""
-        names = [f"mixed-{number:05d}/{place:03d}.jpg" for place in range(count)]
+        names = [f"{MADE}{number:05d}/{place:03d}.jpg" for place in range(count)]
         kept = self.out / PARTS / f"{number:05d}.npz"
         rows = _kept(kept, count)
         if rows is not None:
