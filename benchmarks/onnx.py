@@ -25,6 +25,8 @@ from benchmarks.common import copy_bandwidth, interleaved, machine, median_ms
 from benchmarks.floor import convolution_rate, count
 from benchmarks.untrained import untrained_checkpoint
 
+from minusface.config import Precision
+from minusface.devices import multiplies_bfloat16
 from minusface.export import export
 from minusface.export.write import example
 from minusface.memory import keep_freed_memory
@@ -36,8 +38,11 @@ from minusface.weights import resolve
 Call = Callable[[], object]
 
 
-def torch_calls(path: str, batch: int, device: str) -> dict[str, Call]:
-    protector, recognizer = Protector.load(path).to(device), Recognizer.load(path).to(device)
+def torch_calls(
+    path: str, batch: int, device: str, precision: Precision = "float32"
+) -> dict[str, Call]:
+    protector = Protector.load(path).to(device)
+    recognizer = Recognizer.load(path, precision).to(device)
     crop, order = example(protector, "client", batch)
     (protected,) = example(protector, "recognizer", batch)
     order, images = order.to(device), ProtectedImage(protected.to(device))
@@ -48,6 +53,16 @@ def torch_calls(path: str, batch: int, device: str) -> dict[str, Call]:
             return protector(pixels, order).cpu()
 
     return {"client": client, "recognizer": lambda: recognizer.embed(images).vectors.cpu()}
+
+
+def narrow_calls(path: str, batch: int, device: str) -> dict[str, dict[str, Call]]:
+    """PyTorch's recogniser in bfloat16, where the device multiplies it itself."""
+    if not multiplies_bfloat16(device):
+        print(f"this {device} multiplies no bfloat16: left out", file=sys.stderr)
+        return {}
+    return {
+        "torch bf16": {"recognizer": torch_calls(path, batch, device, "bfloat16")["recognizer"]}
+    }
 
 
 def onnxruntime_calls(
@@ -104,7 +119,8 @@ def timed(
     found, rows = differences(calls), []
     chosen = {name: call for name, call in calls.items() if only in (None, name)}
     for half in ("client", "recognizer"):
-        seconds = interleaved({n: c[half] for n, c in chosen.items()}, repeats, warmup=3)
+        halves = {n: c[half] for n, c in chosen.items() if half in c}
+        seconds = interleaved(halves, repeats, warmup=3)
         for name, some in seconds.items():
             row: dict[str, Any] = {"half": half, "runtime": name, "threads": threads}
             row |= {"batch": batch, "ms": median_ms(some, batch)}
@@ -166,6 +182,8 @@ def main() -> None:
             torch.set_num_threads(threads)
             calls = {
                 "torch": torch_calls(path, options.batch, options.device),
+                # Its recogniser alone is another: protected images are made in float32.
+                **narrow_calls(path, options.batch, options.device),
                 "onnxruntime": onnxruntime_calls(out, inputs, threads, options.device),
             }
             try:

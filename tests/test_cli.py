@@ -247,8 +247,11 @@ def test_evaluation_repeats_and_listens_to_its_flags(place: Place, run: Run) -> 
         ("--flip", "false"),
         ("--png8",),
         ("--copies", 2),
+        ("--precision", "bfloat16"),
     ):
         assert results(*flags)["threshold"] != first["threshold"], flags
+    assert results("--precision", "bfloat16")["name"] == f"{first['name'][:-1]}, bfloat16)"
+    assert "precision" in run("evaluate", place.stage2, "--precision", "int8").line
     assert results("--flip", "true", "--png8=false") == first
     assert results("--no-flip") == results("--flip=false")
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from minusface.devices import multiplies_bfloat16, pick_precision, sent
+from minusface.devices import imitated, multiplies_bfloat16, pick_precision, sent
 
 
 def test_nothing_is_copied_where_it_already_is() -> None:
@@ -45,9 +45,12 @@ def test_auto_is_bfloat16_only_where_it_is_multiplied(monkeypatch: pytest.Monkey
         monkeypatch.setattr(torch.cpu, probe, lambda: False, raising=False)
     assert not multiplies_bfloat16("cpu")
     assert pick_precision("auto", "cpu") == "float32"
+    assert "this cpu only imitates it" in imitated("bfloat16", "cpu")[0]
+    assert imitated("auto", "cpu") == imitated("float32", "cpu") == []
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
     assert multiplies_bfloat16("cpu")
     assert pick_precision("auto", "cpu") == "bfloat16"
+    assert imitated("bfloat16", "cpu") == []
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     assert pick_precision("auto", "cuda") == "float32"
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from minusface import packed
 from minusface.config import RecognizerConfig
+from minusface.devices import multiplies_bfloat16
 from minusface.protect.generator import UNet
 from minusface.recognize import Recognizer
 
@@ -131,13 +132,13 @@ def test_changed_weights_are_packed_anew(change: Callable[..., None]) -> None:
 @torch.no_grad()
 def test_what_was_packed_goes_with_its_layer() -> None:
     gc.collect()
-    before = len(packed._PACKED._found)
+    before = len(packed._PACKED[torch.float32]._found)
     conv = nn.Conv2d(3, 4, 3).requires_grad_(False)
     packed.convolve(torch.randn(1, 3, 8, 8), conv)
-    assert len(packed._PACKED._found) == before + 1
+    assert len(packed._PACKED[torch.float32]._found) == before + 1
     del conv
     gc.collect()
-    assert len(packed._PACKED._found) == before
+    assert len(packed._PACKED[torch.float32]._found) == before
 
 
 def test_what_it_is_not_for() -> None:
@@ -225,3 +226,67 @@ def test_a_torch_without_the_operators_goes_the_plain_way(monkeypatch: pytest.Mo
         assert not packed._works(), "it must notice that they give something else"
         torch.testing.assert_close(network(x), served, atol=1e-4, rtol=1e-3)
     packed._works.cache_clear()
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    batch=st.sampled_from([1, 3]),
+    inside=st.sampled_from([3, 16, 58]),
+    stride=st.sampled_from([1, 2]),
+    norm=st.booleans(),
+    onto=st.booleans(),
+)
+@pytest.mark.skipif(not multiplies_bfloat16("cpu"), reason="this CPU multiplies no bfloat16")
+def test_narrow_maps(batch: int, inside: int, stride: int, norm: bool, onto: bool) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(inside, 16, 3, stride, 1, bias=False)
+    behind = lively(nn.BatchNorm2d(16)) if norm else None
+    frozen(conv, *([behind] if behind else []))
+    x = torch.randn(batch, inside, 14, 14).bfloat16()
+    with torch.no_grad():
+        expected = conv(x.float()) if behind is None else behind(conv(x.float()))
+        beside = torch.randn_like(expected).bfloat16() if onto else None
+        expected = expected if beside is None else expected + beside.float()
+        assert packed.usable(x, narrow=True)
+        found = packed.convolve(x, conv, behind, onto=beside)
+        wide = packed.convolve(
+            x.float(), conv, behind, onto=None if beside is None else beside.float()
+        )
+    assert found.dtype == torch.bfloat16
+    assert wide.dtype == torch.float32, "the two are kept apart"
+    torch.testing.assert_close(wide, expected, atol=2e-4, rtol=1e-4)
+    # A result's rounding is 2^-8 of it; those of the weights add up as the root of their number.
+    assert float((found.float() - expected).norm() / expected.norm()) < 2**-7
+
+
+@pytest.mark.parametrize("name", ["ir_lite_96", "ir_se_18", "mobilefacenet"])
+@pytest.mark.parametrize("able", [True, False])
+def test_a_recogniser_in_bfloat16(
+    name: str, able: bool, counted: list[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if able and not multiplies_bfloat16("cpu"):
+        pytest.skip("this CPU multiplies no bfloat16")
+    if not able:
+        monkeypatch.setattr(packed, "usable", lambda x, narrow=False: not narrow)
+    torch.manual_seed(0)
+    model = Recognizer(RecognizerConfig(name, 16), size=32)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            lively(module)
+    model.eval().requires_grad_(False)
+    x = torch.rand(4, 3, 32, 32)
+    with torch.no_grad():
+        wide = model(x)
+        counted.clear()
+        model.precision = "bfloat16"
+        narrow = model(x)
+        assert bool(counted) == (able and name != "mobilefacenet")
+    assert narrow.dtype == torch.float32
+    assert not torch.equal(narrow, wide)
+    assert float(nnf.cosine_similarity(narrow, wide).min()) > 0.98, "norms drawn at random"
+    assert torch.equal(model(x), model.backbone(model.prepare(x))), "gradients are of float32"
+    with torch.no_grad():
+        counted.clear()
+        again = model.requires_grad_(True)(x)
+        assert not counted, "a fused optimiser may write to them unseen"
+        assert float(nnf.cosine_similarity(again, wide).min()) > 0.98

@@ -26,6 +26,16 @@ def pick_precision(
     return "bfloat16" if multiplies_bfloat16(device) else "float32"
 
 
+def imitated(wanted: str, device: torch.device | str) -> list[str]:
+    """A line where bfloat16 is asked for and the device only imitates it."""
+    if wanted != "bfloat16" or multiplies_bfloat16(device):
+        return []
+    return [
+        f"precision bfloat16: this {torch.device(device).type} only imitates it, many times slower than "
+        "float32; --precision auto takes what it is good at"
+    ]
+
+
 def sent(values: Tensor, device: torch.device | str) -> Tensor:
     """Values on a device.
 

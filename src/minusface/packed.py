@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from minusface.devices import multiplies_bfloat16
+
 Made = TypeVar("Made")
 
 
@@ -60,21 +62,27 @@ def _state(tensor: Tensor | None) -> tuple[int, int] | None:
     return tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version
 
 
-_PACKED = Kept()
+# By the type that is computed in.
+_PACKED = {torch.float32: Kept(), torch.bfloat16: Kept()}
 
 
-def usable(x: Tensor) -> bool:
-    """Whether a map is such as this is for: float32, on a CPU, eager, without a gradient."""
+def usable(x: Tensor, narrow: bool = False) -> bool:
+    """Whether a map is such as this is for: float32, on a CPU, eager, without a gradient.
+
+    Args:
+        x: the map.
+        narrow: bfloat16 is welcome, too, where the CPU multiplies it itself.
+    """
     return bool(
         type(x) is Tensor
         and x.device.type == "cpu"
-        and x.dtype == torch.float32
+        and (x.dtype == torch.float32 or (narrow and x.dtype == torch.bfloat16))
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
         and not torch._C._is_tracing()
         and torch.backends.mkldnn.enabled
-        and _works()
+        and _works(x.dtype)
     )
 
 
@@ -89,8 +97,8 @@ def convolve(
     """A convolution, with what follows it in the same pass where its weights are frozen.
 
     Args:
-        x: (B, K, H, W), :func:`usable`.
-        conv: padded with zeros.
+        x: (B, K, H, W), :func:`usable`. Of bfloat16 so is the result; sums are float32.
+        conv: padded with zeros; frozen for bfloat16.
         norm: a batch norm behind it, in evaluation mode.
         relu: a ReLU behind it.
         onto: of the result's shape, added to it; no ReLU then.
@@ -104,7 +112,7 @@ def convolve(
         weights += [norm.num_batches_tracked]
     if any(tensor is not None and tensor.requires_grad for tensor in weights):
         return _plain(x, conv, norm, relu, onto)
-    weight, bias = _PACKED.get(conv, weights, lambda: _pack(x, conv, norm))
+    weight, bias = _PACKED[x.dtype].get(conv, weights, lambda: _pack(x, conv, norm))
     shape = (_pair(conv.padding), conv.stride, conv.dilation, conv.groups)
     if onto is not None:
         return cast(
@@ -124,7 +132,7 @@ def upsample(x: Tensor, conv: nn.ConvTranspose2d) -> Tensor:
     if conv.weight.requires_grad:
         return cast(Tensor, conv(x))
     shape = (_pair(conv.padding), conv.output_padding, conv.stride, conv.dilation, conv.groups)
-    weight = _PACKED.get(
+    weight = _PACKED[torch.float32].get(
         conv,
         [conv.weight],
         lambda: torch.ops.mkldnn._reorder_convolution_transpose_weight(
@@ -155,9 +163,14 @@ def _pack(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tens
     if norm is not None:
         weight, bias = _folded(weight, bias, norm)
     packed = torch.ops.mkldnn._reorder_convolution_weight(
-        weight, _pair(conv.padding), conv.stride, conv.dilation, conv.groups, list(x.shape)
+        weight.to(x.dtype),
+        _pair(conv.padding),
+        conv.stride,
+        conv.dilation,
+        conv.groups,
+        list(x.shape),
     )
-    return packed, None if bias is None else bias.detach()
+    return packed, None if bias is None else bias.detach().to(x.dtype)
 
 
 def _folded(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -177,9 +190,11 @@ def _folded(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[
 
 
 @cache
-def _works() -> bool:
-    """Whether this build of torch has the operators, and they do what is wanted."""
+def _works(dtype: torch.dtype = torch.float32) -> bool:
+    """Whether this build of torch has the operators, and they do what is wanted of such maps."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    if dtype == torch.bfloat16 and not multiplies_bfloat16("cpu"):
         return False
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
@@ -188,16 +203,18 @@ def _works() -> bool:
         for layer in (conv, norm, deconv):
             layer.requires_grad_(False)
         x, other = torch.randn(1, 4, 8, 8), torch.randn(1, 8, 4, 4)
-        found = norm(conv(x))
+        found, given, beside = norm(conv(x)), x.to(dtype), other.to(dtype)
         try:
-            same = (
-                (convolve(x, conv, norm, relu=True), found.relu()),
-                (convolve(x, conv, norm, onto=other), found + other),
-                (upsample(other, deconv), nnf.conv_transpose2d(other, *_of(deconv))),
-            )
+            same = [
+                (convolve(given, conv, norm, relu=True), found.relu()),
+                (convolve(given, conv, norm, onto=beside), found + other),
+            ]
+            if dtype == torch.float32:
+                same.append((upsample(other, deconv), nnf.conv_transpose2d(other, *_of(deconv))))
         except (AttributeError, RuntimeError, TypeError):
             return False
-        return all(torch.allclose(one, two, atol=1e-4) for one, two in same)
+        close = 1e-4 if dtype == torch.float32 else 0.1
+        return all(torch.allclose(one.float(), two, atol=close) for one, two in same)
 
 
 def _pair(padding: str | tuple[int, ...]) -> tuple[int, ...]:

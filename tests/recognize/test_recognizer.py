@@ -150,6 +150,24 @@ def test_checkpoint_comes_back(tmp_path: Path) -> None:
     assert torch.equal(loaded.embed(image).vectors, recognizer.embed(image).vectors)
 
 
+def test_a_precision_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, image = save(tmp_path, small()), ProtectedImage(noise(3, 2, 3, 32, 32))
+    narrow = Recognizer.load(path, "bfloat16")
+    assert (Recognizer.load(path).precision, narrow.precision) == ("float32", "bfloat16")
+    for able in (True, False):
+        for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+            monkeypatch.setattr(torch.cpu, probe, lambda able=able: able, raising=False)
+        expected = "bfloat16" if able else "float32"
+        assert Recognizer.load(path, "auto").precision == expected
+    with pytest.raises(MinusfaceError, match="unknown precision 'float16'"):
+        Recognizer.load(path, "float16")  # type: ignore[arg-type]
+    monkeypatch.undo()
+    found, exact = narrow.embed(image).vectors, Recognizer.load(path).embed(image).vectors
+    assert not torch.equal(found, exact)
+    assert float((found * exact).sum(1).min()) > 0.99
+    assert narrow.spec() == small().spec(), "checkpoints say nothing of it"
+
+
 def test_checkpoint_with_the_references_names_loads(tmp_path: Path) -> None:
     recognizer = small()
     card = checkpoint.Card("stage2", {"recognizer": recognizer.spec()})

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from minusface.config import Precision
+
 if TYPE_CHECKING:
     from minusface.evaluate import VerificationResult
     from minusface.evaluate.benchmark import Benchmark
@@ -33,6 +35,7 @@ def evaluate(
     copies: int = 1,
     tries: int = 1,
     batch_size: int = 32,
+    precision: Precision = "float32",
     name: list[str] | None = None,
     json: str | None = None,
     markdown: str | None = None,
@@ -45,7 +48,7 @@ def evaluate(
     """Accuracy of one or more models on lists of pairs or the field's benchmarks, in one table.
 
     The flip-test sums the embeddings of an image and its mirror image, under the same permutation.
-    Permutations depend on the seed, the draw and the image's name alone. Computed in float32. What is
+    Permutations depend on the seed, the draw and the image's name alone. What is
     embedded is kept, so that a stopped evaluation goes on.
 
     Args:
@@ -66,6 +69,8 @@ def evaluate(
             gain that send several.
         tries: of so many permutations of each image the one that shows least, as clients choose it.
         batch_size: images at once.
+        precision: of checkpoints' recognisers: float32; bfloat16 for their convolutions; or auto, bfloat16
+            where the processor multiplies it itself, nearly twice as fast there.
         name: what a model is called in the table; once for each, in their order.
         json: write the results to this file; - prints them in the place of the table.
         markdown: write the table to this file.
@@ -77,6 +82,7 @@ def evaluate(
         cache: where embeddings are kept (by default $MINUSFACE_CACHE, else runs/embeddings); none keeps
             nothing. They are biometric data: delete them when you are done.
     """
+    from minusface.devices import imitated
     from minusface.evaluate.models import load_model
     from minusface.memory import keep_freed_memory
     from minusface.weights import resolve
@@ -85,6 +91,8 @@ def evaluate(
     given = [*(checkpoints or []), *(checkpoint or [])]
     out = _Outputs(json, markdown, csv, roc, det, worst)
     _check(given, name, out)
+    for line in imitated(precision, "cpu"):
+        print(f"minusface: warning: {line}", file=sys.stderr)
     names: list[str | None] = [*name] if name else [None] * len(given)
     models = [
         load_model(
@@ -94,6 +102,7 @@ def evaluate(
             eight_bits=png8,
             copies=copies,
             tries=tries,
+            precision=precision,
         )
         for path, called in zip(given, names, strict=True)
     ]

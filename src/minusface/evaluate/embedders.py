@@ -13,6 +13,7 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 from minusface.checkpoint import load_card
+from minusface.config import Precision
 from minusface.errors import MinusfaceError
 from minusface.evaluate.embedding import PairEmbedder
 from minusface.protect import Protector, mask_of_key, permutation_of_key
@@ -209,8 +210,9 @@ def load_embedder(
     eight_bits: bool = False,
     copies: int = 1,
     tries: int = 1,
+    precision: Precision = "float32",
 ) -> PlainEmbedder | ResidueEmbedder | ProtectedEmbedder:
-    """The embedder of a checkpoint.
+    """The embedder of a checkpoint; ``precision`` is the recogniser's (:meth:`Recognizer.load`).
 
     Raises:
         MinusfaceError: no checkpoint, a damaged one, or one whose recogniser nothing trained.
@@ -221,7 +223,7 @@ def load_embedder(
             f"{path}: its recogniser of the residue was left untrained (loss.beta 0); "
             "expected a checkpoint of stage 2, or a beta of more than 0"
         )
-    recognizer = Recognizer.load(path)
+    recognizer = Recognizer.load(path, precision)
     protector = None if recognizer.kind == "crop" else Protector.load(path, masks=True)
     return embedder_of(
         recognizer, protector, seed=seed, eight_bits=eight_bits, copies=copies, tries=tries

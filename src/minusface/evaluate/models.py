@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minusface.checkpoint import load_card, versions
+from minusface.config import Precision
 from minusface.evaluate.embedders import load_embedder
 from minusface.evaluate.embedding import PairEmbedder
 from minusface.evaluate.onnx_embedder import OnnxEmbedder
@@ -36,6 +37,7 @@ def load_model(
     eight_bits: bool = False,
     copies: int = 1,
     tries: int = 1,
+    precision: Precision = "float32",
 ) -> Model:
     """The model in a checkpoint folder or an ``.onnx`` file.
 
@@ -46,6 +48,7 @@ def load_model(
         eight_bits: round protected images as a PNG does.
         copies: protected images of each image, whose embeddings are summed.
         tries: permutations of which the one is taken that shows least.
+        precision: of a checkpoint's recogniser (:meth:`minusface.recognize.Recognizer.load`).
 
     Raises:
         MinusfaceError: no model, or a damaged one.
@@ -55,13 +58,22 @@ def load_model(
         sha = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         return Model(name or Path(path).name, embedder, False, 112, sha)
     card = load_card(path)
-    found = load_embedder(path, seed=seed, eight_bits=eight_bits, copies=copies, tries=tries)
+    found = load_embedder(
+        path, seed=seed, eight_bits=eight_bits, copies=copies, tries=tries, precision=precision
+    )
+    computed = found.recognizer.precision
     # Files are named by their own hashes in the card.
-    more = [] if copies == tries == 1 else [copies] if tries == 1 else [copies, tries]
+    more: list[int | str] = (
+        [] if copies == tries == 1 else [copies] if tries == 1 else [copies, tries]
+    )
+    if computed != "float32":
+        more.append(computed)
     said = json.dumps([card.model, card.files, seed, eight_bits, versions(), *more])
     sha = hashlib.sha256(said.encode()).hexdigest()
     several = f", {copies} images" if copies > 1 and found.draws_matter else ""
     if tries > 1 and found.draws_matter:
         several += f", {tries} tries"
+    if computed != "float32":
+        several += f", {computed}"
     name = name or f"{called(Path(path))} ({card.task}{several})"
     return Model(name, found, found.draws_matter, found.recognizer.size, sha)

@@ -22,9 +22,10 @@ from minusface.recognize.heads import (
 )
 from minusface.recognize.iresnet import IResNet
 from minusface.recognize.mobilefacenet import MobileFaceNet, mobilefacenet
-from minusface.recognize.recognizer import Recognizer, RecognizerKind, warm_start
+from minusface.recognize.recognizer import Recognizer, RecognizerKind
 from minusface.recognize.standard import standardize
 from minusface.recognize.unmix import Unmix
+from minusface.recognize.warm import warm_start
 
 __all__ = [
     "BACKBONES",

@@ -104,7 +104,7 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Residual plus shortcut."""
-        if not self.training and packed.usable(x):
+        if not self.training and packed.usable(x, narrow=True):
             return self._served(x)
         return cast(Tensor, self.res_layer(x) + self.shortcut_layer(x))
 
@@ -115,15 +115,18 @@ class ResidualUnit(nn.Module):
         beside = packed.convolve(x, *_any(short)) if isinstance(short, nn.Sequential) else short(x)
         hidden = act(packed.convolve(before(x), one, norm))
         if gates:
-            return cast(Tensor, gates[0](packed.convolve(hidden, two, last)) + beside)
+            # Gates are not packed: they compute in their weights' type.
+            wide = packed.convolve(hidden, two, last).to(one.weight.dtype)
+            return cast(Tensor, gates[0](wide).to(x.dtype) + beside)
         return packed.convolve(hidden, two, last, onto=beside)
 
 
 class IResNet(nn.Module):
     """An IR network: (B, C, size, size) floats to raw embeddings (B, D), not of unit length.
 
-    The embedding leaves the last batch norm, which has no affine part, in the parameters' precision
-    even under autocast.
+    The embedding leaves the last batch norm, which has no affine part, in the parameters' precision even
+    under autocast. In evaluation bfloat16 input is convolved as such (:func:`minusface.packed.usable`), by
+    the parameters' roundings.
 
     Args:
         in_channels: C; 3 for images, 192 for frequency features.
@@ -192,13 +195,14 @@ class IResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, size, size) to (B, D)."""
-        if self.training or not packed.usable(x):
+        if self.training or not packed.usable(x, narrow=True):
             return self.after_first(self.first(x))
         first, norm, act = _any(self.input_layer)
         hidden = act(packed.convolve(x, first, norm))
         for unit in self.body:
             hidden = unit(hidden)
-        return self._embedding(hidden)
+        # What follows is small, and its layers are not packed.
+        return self._embedding(hidden.to(first.weight.dtype))
 
     @property
     def first(self) -> nn.Conv2d:

@@ -66,6 +66,8 @@ class PReLU(nn.PReLU):
         plain = input.device.type != "cpu" or self.num_parameters == 1
         # A compiler makes one pass of the plain form and of what is around it.
         if plain or torch.compiler.is_compiling() or not torch.is_grad_enabled():
-            return super().forward(input)
+            if torch.is_autocast_enabled(input.device.type):
+                return super().forward(input)
+            return nnf.prelu(input, self.weight.to(input.dtype))
         result: Tensor = _PReLU.apply(input, self.weight)  # type: ignore[no-untyped-call]
         return result

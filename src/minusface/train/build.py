@@ -10,7 +10,7 @@ import torch
 from minusface import collectives
 from minusface.checkpoint import load_card, load_into, load_part
 from minusface.config import TrainConfig
-from minusface.devices import multiplies_bfloat16, pick_precision
+from minusface.devices import imitated, pick_precision
 from minusface.errors import MinusfaceError, of_key
 from minusface.protect import Protector
 from minusface.protect.generator import UNet
@@ -124,13 +124,7 @@ def _frozen_protector(config: TrainConfig) -> Protector:
 
 def slow_precision(config: TrainConfig) -> list[str]:
     """A line where bfloat16 is asked for and the device only imitates it."""
-    device = pick_device(config.device)
-    if config.precision != "bfloat16" or multiplies_bfloat16(device):
-        return []
-    return [
-        f"precision bfloat16: this {device.type} only imitates it, many times slower than float32; "
-        "--precision auto takes what it is good at"
-    ]
+    return imitated(config.precision, pick_device(config.device))
 
 
 def other_precision(config: TrainConfig) -> list[str]:
