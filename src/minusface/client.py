@@ -8,11 +8,12 @@ forgotten.
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import random
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -193,7 +194,8 @@ class Client:
         images = [self._image(photo) for photo in photos]
         body = {"person": person, "images": images}
         answer = self._ask("POST", "/v1/enroll", body, once=uuid.uuid4().hex)
-        return tuple(answer["templates"])
+        with self._whole():
+            return tuple(answer["templates"])
 
     def verify(
         self, person: str, photo: Path | str | UInt8 | Sendable, fmr: str | None = None
@@ -202,7 +204,8 @@ class Client:
         _check_texts(person=person, fmr=fmr)
         body = {"person": person, "image": self._image(photo), "fmr": fmr}
         answer = self._ask("POST", "/v1/verify", body)
-        return Verification(answer["same"], answer["score"], answer["threshold"], answer["fmr"])
+        with self._whole():
+            return Verification(answer["same"], answer["score"], answer["threshold"], answer["fmr"])
 
     def identify(
         self, photo: Path | str | UInt8 | Sendable, count: int = 5, fmr: str | None = None
@@ -211,13 +214,16 @@ class Client:
         _check_texts(fmr=fmr)
         body = {"image": self._image(photo), "count": count, "fmr": fmr}
         answer = self._ask("POST", "/v1/identify", body)
-        matches = tuple((match["person"], match["score"]) for match in answer["matches"])
-        return Identification(matches, answer["threshold"], answer["fmr"])
+        with self._whole():
+            matches = tuple((match["person"], match["score"]) for match in answer["matches"])
+            return Identification(matches, answer["threshold"], answer["fmr"])
 
     def erase(self, person: str) -> int:
         """Erase everything of a person at the server; how many templates there were."""
         _check_texts(person=person)
-        return int(self._ask("POST", "/v1/erase", {"person": person})["templates"])
+        answer = self._ask("POST", "/v1/erase", {"person": person})
+        with self._whole():
+            return int(answer["templates"])
 
     def _image(self, photo: Path | str | UInt8 | Sendable) -> str:
         """Protected and in base64, once the server is known to recognise this model's images."""
@@ -257,6 +263,16 @@ class Client:
                 return self._understood(answer)
             self._sleep(_pause(attempt, answer.headers.get("retry-after")))
         raise AssertionError("the last try returns or raises")
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        """An answer that lacks something is another program's."""
+        try:
+            yield
+        except (KeyError, TypeError, ValueError) as error:
+            raise ServerError(
+                f"{self._server}: an answer that is not understood, no minusface service"
+            ) from error
 
     def _understood(self, answer: Any) -> dict[str, Any]:
         try:

@@ -185,6 +185,8 @@ class ClientModel:
         shape = (batch, card.n_duplicate * min(max(tries, 1), card.most_tries), card.channels)
         if permutation.shape != shape:
             raise MinusfaceError(f"permutation: shape {permutation.shape}, expected {shape}")
+        if permutation.dtype != np.int64:
+            raise MinusfaceError(f"permutation: {permutation.dtype}, expected int64")
         if not (np.sort(permutation, axis=-1) == np.arange(card.channels)).all():
             raise MinusfaceError("permutation: a row does not hold each channel once")
         feeds = {"crop": np.ascontiguousarray(crops), "permutation": permutation}

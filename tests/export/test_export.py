@@ -220,6 +220,8 @@ def test_refusals(made: tuple[Path, Path, ExportCard], tmp_path: Path) -> None:
         client.protect(crops(1), twice)
     with pytest.raises(MinusfaceError, match=r"permutation: shape \(2, 1, 192\)"):
         client.protect(crops(1), runtime.draw_order(2, 1, 192))
+    with pytest.raises(MinusfaceError, match="permutation: int32, expected int64"):
+        client.protect(crops(1), order.astype(np.int32))
     with pytest.raises(MinusfaceError, match=r"protected images: \(1, 3, 8, 8\)"):
         RecognizerModel(out, threads=1).embed(np.zeros((1, 3, 8, 8), np.float32))
     with pytest.raises(MinusfaceError, match="unknown variant of the client"):

@@ -403,6 +403,62 @@ def test_a_full_disk_erases_nobody_half(opened: Open, monkeypatch: pytest.Monkey
     assert index.erase("a", "Ann") == 1
 
 
+def test_who_cannot_be_erased_now_is_not_erased_later_unasked(opened: Open) -> None:
+    index = opened()
+    index.create("a")
+    index.add("a", "Ann", unit(1))
+    index._db.execute("PRAGMA busy_timeout = 50")
+    other = sqlite3.connect(index.folder / DATABASE)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StorageError, match="locked"):
+        index.erase("a", "Ann")
+    with pytest.raises(StorageError, match="locked"):
+        index.drop("a")
+    other.close()
+    assert [person.name for person in opened().people("a")] == ["Ann"]
+
+
+def test_what_was_dropped_after_new_keys_stays_away(opened: Open, tmp_path: Path) -> None:
+    index = opened()
+    index.create("a")
+    index.add("a", "Ann", unit(2))
+    backup = tmp_path / "backup.sqlite"
+    index.backup(backup)
+    index.rekey("a")
+    index.drop("a")
+    index.close()
+    for file in (tmp_path / "index").glob("gallery.sqlite*"):
+        file.unlink()
+    (tmp_path / "index" / DATABASE).write_bytes(backup.read_bytes())
+    index = opened()
+    assert [index.people(name) for name in index.collections()] == [[]]
+
+
+def test_a_row_that_cannot_be_opened_is_named(opened: Open) -> None:
+    index = opened()
+    index.create("door")
+    for name in ("Ann", "Bob"):
+        index.add("door", name, unit(1))
+    index._db.execute("UPDATE templates SET vector = zeroblob(92) WHERE id = 2")
+    with pytest.raises(StorageError, match="altered data"):
+        index.scores("door", "Bob", unit(1))
+    with pytest.raises(StorageError, match=r"collection .door., template 2: .*altered data"):
+        opened()
+
+
+def test_names_that_look_alike_are_one_however_they_were_typed(opened: Open) -> None:
+    index = opened()
+    index.create("a")
+    composed, typed = "Jos\u00e9", "Jose\u0301"
+    index.add("a", composed, unit(1))
+    index.add("a", typed, unit(1, seed=1))
+    assert [(p.name, p.templates) for p in index.people("a")] == [(composed, 2)]
+    assert index.scores("a", typed, unit(1)).shape == (1,)
+    index.rekey("a")
+    assert index.erase("a", typed) == 2
+    assert index.people("a") == []
+
+
 class Fails:
     """A database whose log cannot be emptied for now, as on a full disk."""
 

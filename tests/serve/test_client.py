@@ -163,6 +163,31 @@ def test_it_waits_as_long_as_it_is_told_and_gives_up(service: Any, shield: Shiel
         client.identify(photo())
 
 
+def test_another_programs_answers_are_told(service: Any, shield: Shield) -> None:
+    about = httpx.Response(200, json=service.ask("GET", "/v1/model").json())
+    for said in ({}, {"templates": None}, {"same": True}, {"matches": [{}]}):
+        for ask in ("enroll", "verify", "identify", "erase"):
+            odd = httpx.Response(200, json=said)
+            plan = [odd] if ask == "erase" else [about, odd]
+            client, _, _ = client_of(service, shield, *plan)
+            given = {
+                "enroll": ("Ann", [photo()]),
+                "verify": ("Ann", photo()),
+                "identify": (photo(),),
+            }
+            with pytest.raises(ServerError, match="not understood, no minusface service"):
+                getattr(client, ask)(*given.get(ask, ("Ann",)))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros((SIZE, SIZE), np.uint8), np.zeros((SIZE, SIZE, 3)), np.zeros((0, 0, 3), np.uint8)],
+)
+def test_arrays_that_are_no_photos(shield: Shield, array: np.ndarray) -> None:
+    with pytest.raises(MinusfaceError, match=r"expected uint8 \(H, W, 3\) in RGB, not empty"):
+        shield.protect(array)
+
+
 def test_refusals_are_not_tried_again(service: Any, shield: Shield) -> None:
     client, wire, waits = client_of(service, shield)
     client._headers["authorization"] = "Bearer wrong"

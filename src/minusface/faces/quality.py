@@ -59,9 +59,14 @@ def good_crop(image: UInt8, size: int = TEMPLATE_SIZE, detector: Detector | None
         detector: by default the shipped one.
 
     Raises:
+        MinusfaceError: an array of another kind.
         NoFaceError: there is none.
         QualityError: too small, several of a size, cut off, too dark, too bright or blurred.
     """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise MinusfaceError(
+            f"photo: {image.dtype} {image.shape}, expected uint8 (H, W, 3) in RGB, not empty"
+        )
     if is_crop(image, size):
         check_crop(image)
         return image

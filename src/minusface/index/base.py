@@ -6,6 +6,7 @@ collection and one or more templates. Legend: B batch, D embedding.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -181,7 +182,7 @@ def check_vectors(vectors: Floats, dimension: int) -> Floats:
 
 
 def check_name(what: str, name: str) -> str:
-    """A name of 1 to 200 printable characters.
+    """A name of 1 to 200 printable characters, in its composed form (NFC), however it was typed.
 
     Raises:
         MinusfaceError: it is not.
@@ -190,7 +191,7 @@ def check_name(what: str, name: str) -> str:
         raise MinusfaceError(
             f"{what}: expected 1 to 200 printable characters without blanks at the ends"
         )
-    return name
+    return unicodedata.normalize("NFC", name)
 
 
 def best_people(pairs: Sequence[tuple[str, float]], count: int) -> list[Hit]:

@@ -57,17 +57,31 @@ class Gallery:
         people = db.execute(
             "SELECT id, handle, name FROM people WHERE collection = ?", (self.number,)
         )
-        self.names = {row[0]: self.keys.open(row[2], row[1]).decode() for row in people}
+        for number, handle, name in people:
+            with self._named("person", number):
+                self.names[number] = self.keys.open(name, handle).decode()
         rows = db.execute(
             "SELECT t.id, t.person, t.uid, t.vector FROM templates t JOIN people p ON p.id = t.person "
             "WHERE p.collection = ?",
             (self.number,),
         ).fetchall()
         if rows:
-            vectors = np.stack([opened(self.keys, uid, sealed) for _, _, uid, sealed in rows])
+            found = []
+            for number, _, uid, sealed in rows:
+                with self._named("template", number):
+                    found.append(opened(self.keys, uid, sealed))
+            vectors = np.stack(found)
             self.owner = {row[0]: row[1] for row in rows}
             self.nearest.add(np.asarray([row[0] for row in rows], np.int64), vectors)
         return self
+
+    @contextlib.contextmanager
+    def _named(self, what: str, number: int) -> Iterator[None]:
+        """Which row cannot be opened: one may be restored from a backup, or erased, where all is not lost."""
+        try:
+            yield
+        except StorageError as error:
+            raise StorageError(f"collection {self.name!r}, {what} {number}: {error}") from error
 
     def forget(self, person: int, templates: Sequence[int]) -> None:
         """A person's number and their templates' are erased."""

@@ -21,12 +21,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from minusface.errors import MinusfaceError
+from minusface.index.base import StorageError
 
 MASTER_BYTES = 32
 SALT_BYTES = 32
@@ -125,20 +127,21 @@ class CollectionKeys:
         """The inverse of :meth:`seal`.
 
         Raises:
-            MinusfaceError: another key, another place, or altered bytes.
+            StorageError: another key, another place, or altered bytes.
         """
         from cryptography.exceptions import InvalidTag
 
         try:
             return self._cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], place)
         except (InvalidTag, ValueError) as error:
-            raise MinusfaceError(
+            raise StorageError(
                 "index: another master key than it was made with, or altered data"
             ) from error
 
     def handle(self, text: str) -> bytes:
-        """By which a name is found without being stored: HMAC-SHA256."""
-        return hmac.digest(self._handle, text.encode(), "sha256")
+        """By which a name is found without being stored: HMAC-SHA256 of its composed form (NFC), as names
+        that look alike are one, however they were typed."""
+        return hmac.digest(self._handle, unicodedata.normalize("NFC", text).encode(), "sha256")
 
 
 def orthogonal(seed: bytes, dimension: int) -> npt.NDArray[np.float64]:

@@ -89,7 +89,7 @@ class LocalIndex:
 
     def create(self, collection: str) -> None:
         """See :class:`Index`."""
-        check_name("collection", collection)
+        collection = check_name("collection", collection)
         salt = secrets.token_bytes(SALT_BYTES)
         with self._mutex:
             if collection in self._collections:
@@ -112,8 +112,14 @@ class LocalIndex:
         """See :class:`Index`."""
         with self._mutex:
             known = self._known(collection)
-            self._tombstones.add([salt_name(known.salt)])
+            with storing(self.folder):
+                rows = self._db.execute(
+                    "SELECT t.uid FROM templates t JOIN people p ON p.id = t.person WHERE p.collection = ?",
+                    (known.number,),
+                ).fetchall()
             with self._transaction():
+                # By its templates, too: a backup from before a rekeying has another salt.
+                self._tombstones.add([salt_name(known.salt), *(uid.hex() for (uid,) in rows)])
                 self._db.execute("DELETE FROM collections WHERE id = ?", (known.number,))
             del self._collections[collection]
             self._log.empty()
@@ -123,7 +129,7 @@ class LocalIndex:
         self, collection: str, person: str, vectors: Floats, request: Request | None = None
     ) -> Added:
         """See :class:`Index`."""
-        check_name("person", person)
+        person = check_name("person", person)
         rows = check_vectors(vectors, self.dimension)
         with self._mutex:
             known = self._known(collection)
@@ -208,9 +214,10 @@ class LocalIndex:
                 rows = self._db.execute(
                     "SELECT id, uid FROM templates WHERE person = ?", (owner,)
                 ).fetchall()
-            # First: from here on no start brings them back.
-            self._tombstones.add([uid.hex() for _, uid in rows])
             with self._transaction():
+                # Before it is final, so that from then on no start brings them back; but not before the
+                # database can be written.
+                self._tombstones.add([uid.hex() for _, uid in rows])
                 self._db.execute("DELETE FROM people WHERE id = ?", (owner,))
             known.forget(owner, [number for number, _ in rows])
             self._log.empty()

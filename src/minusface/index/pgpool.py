@@ -21,16 +21,26 @@ class Database:
         url: ``postgresql://user@host/database``.
 
     Raises:
-        MinusfaceError: psycopg is missing.
+        MinusfaceError: psycopg is missing, or the address cannot be understood.
     """
 
     def __init__(self, url: str) -> None:
         try:
+            from psycopg import ProgrammingError
+            from psycopg.conninfo import conninfo_to_dict
             from psycopg_pool import ConnectionPool
         except ImportError as error:
             raise MinusfaceError(
                 f'{error.name} is missing: pip install "minusface[pgvector]"'
             ) from error
+        try:
+            conninfo_to_dict(url)
+        except ProgrammingError:
+            # Its message, and the pool's log, would repeat what may be part of the password.
+            raise MinusfaceError(
+                "index: this address of PostgreSQL cannot be understood (%, blanks and : / @ in a password "
+                "are written %25, %20, %3A, %2F, %40)"
+            ) from None
         self._pool: Any = ConnectionPool(
             url,
             min_size=1,

@@ -97,7 +97,7 @@ class PgVectorIndex:
 
     def create(self, collection: str) -> None:
         """See :class:`Index`."""
-        check_name("collection", collection)
+        collection = check_name("collection", collection)
         salt = secrets.token_bytes(SALT_BYTES)
         with self._db.transaction() as db:
             made = db.execute(
@@ -117,8 +117,12 @@ class PgVectorIndex:
         """See :class:`Index`."""
         with self._db.transaction() as db:
             known = self._known(db, collection, "UPDATE")
-            self._note([salt_name(known.salt)])
-            count = count_of(db, "templates", known.number)
+            rows = db.execute(
+                "SELECT uid FROM templates WHERE collection = %s", (known.number,)
+            ).fetchall()
+            # By its templates, too: a backup from before a rekeying has another salt.
+            self._note([salt_name(known.salt), *(bytes(uid).hex() for (uid,) in rows)])
+            count = len(rows)
             db.execute(f"DROP INDEX IF EXISTS {graph_of(known.number)}")
             db.execute("DELETE FROM collections WHERE id = %s", (known.number,))
         self._db.vacuum()
@@ -128,7 +132,7 @@ class PgVectorIndex:
         self, collection: str, person: str, vectors: Floats, request: Request | None = None
     ) -> Added:
         """See :class:`Index`."""
-        check_name("person", person)
+        person = check_name("person", person)
         rows = check_vectors(vectors, self.dimension)
         with self._db.transaction() as db:
             known = self._known(db, collection, "SHARE")

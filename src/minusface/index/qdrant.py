@@ -81,7 +81,7 @@ class QdrantIndex:
 
     def create(self, collection: str) -> None:
         """See :class:`Index`. Two services must not create one collection at the same moment."""
-        check_name("collection", collection)
+        collection = check_name("collection", collection)
         with self._mutex, storing():
             if self._store.find(collection) is not None:
                 raise ConflictError(f"collection {collection!r} is already there")
@@ -96,16 +96,17 @@ class QdrantIndex:
         """See :class:`Index`."""
         with self._mutex, storing():
             known = self._known(collection)
-            count = self._store.count(known.templates)
-            self._note([salt_name(known.salt)])
+            uids = [_hex(uid) for uid in self._store.uids(known)]
+            # By its templates, too: a snapshot from before a rekeying has another salt.
+            self._note([salt_name(known.salt), *uids])
             self._store.forget(known)
-            return count
+            return len(uids)
 
     def add(
         self, collection: str, person: str, vectors: Floats, request: Request | None = None
     ) -> Added:
         """See :class:`Index`."""
-        check_name("person", person)
+        person = check_name("person", person)
         rows = check_vectors(vectors, self.dimension)
         with self._mutex, storing():
             known = self._known(collection)

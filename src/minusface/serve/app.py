@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
+import anyio
+import anyio.to_thread
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
@@ -18,7 +20,7 @@ from minusface.errors import MinusfaceError
 from minusface.index import ConflictError, StorageError, UnknownCollectionError, UnknownPersonError
 from minusface.serve import schemas as s
 from minusface.serve.batching import BusyError
-from minusface.serve.gate import Gate, Refusal, problem
+from minusface.serve.gate import GUARDED, Gate, Refusal, problem
 from minusface.serve.images import ImageError, NaturalImageError
 from minusface.serve.keys import ApiKey
 from minusface.serve.pages import docs_page
@@ -36,6 +38,8 @@ ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
     (StorageError, 503, "storage"),
     (MinusfaceError, 422, "invalid"),
 )
+# Threads of their own for those who ask whether it can answer.
+WATCHERS = 4
 ANSWERS: dict[int | str, dict[str, Any]] = {
     code: {"model": s.Problem} for code in (400, 401, 403, 408, 413, 415, 422, 429, 503)
 }
@@ -57,6 +61,10 @@ def create_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # A thread for each request that is let in: none waits for one unseen, past its time.
+        settings = service.settings
+        threads = anyio.to_thread.current_default_thread_limiter()
+        threads.total_tokens = settings.in_flight + settings.downloads
         yield
         service.close()
 
@@ -87,16 +95,17 @@ def create_app(service: Service) -> FastAPI:
 
 def _open_routes(app: FastAPI, service: Service) -> APIRouter:
     router = APIRouter(tags=["state"])
+    watchers = anyio.CapacityLimiter(WATCHERS)
 
     @router.get("/healthz", response_model=s.Health)
-    def health() -> dict[str, str]:
+    async def health() -> dict[str, str]:
         """The process lives."""
         return {"status": "ok"}
 
     @router.get("/readyz", response_model=s.Health, responses={503: {"model": s.Problem}})
-    def ready() -> Any:
+    async def ready() -> Any:
         """It can answer."""
-        if service.ready():
+        if await anyio.to_thread.run_sync(service.ready, limiter=watchers):
             return {"status": "ready"}
         return _problem(503, "not_ready", "The service cannot answer now.", retry=5)
 
@@ -108,7 +117,7 @@ def _open_routes(app: FastAPI, service: Service) -> APIRouter:
     if service.settings.metrics:
 
         @router.get("/metrics", include_in_schema=False)
-        def metrics() -> Response:
+        async def metrics() -> Response:
             return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
     return router
@@ -141,33 +150,35 @@ def _guarded_routes(service: Service) -> APIRouter:
 
 
 def _enrolling(router: APIRouter, service: Service) -> None:
-    def enroll_one(
-        request: Request, key: ApiKey, asked: s.EnrollRequest, once: str | None
-    ) -> dict[str, Any]:
-        _fact(request, service, key, asked.person, images=len(asked.images))
-        added = service.enroll(key.collection, asked.person, asked.images, once)
-        return {"person": asked.person, "templates": added.templates, "replayed": added.replayed}
+    def enrolled(
+        request: Request, key: ApiKey, asked: Sequence[s.EnrollRequest], once: str | None
+    ) -> list[dict[str, Any]]:
+        for one in asked:
+            _fact(request, service, key, one.person, images=len(one.images))
+        people = [(one.person, one.images) for one in asked]
+        found = zip(asked, service.enroll(key.collection, people, once), strict=True)
+        return [
+            {"person": one.person, "templates": added.templates, "replayed": added.replayed}
+            for one, added in found
+        ]
 
     @router.post("/enroll", response_model=s.Enrolled, responses=CONFLICT)
     def enroll(
         request: Request, asked: s.EnrollRequest, key: Enroller, once: Once = None
     ) -> dict[str, Any]:
         """Enroll protected images of a person, new or known (scope enroll)."""
-        return enroll_one(request, key, asked, once)
+        return enrolled(request, key, [asked], once)[0]
 
     @router.post("/enroll/batch", response_model=s.BatchEnrolled, responses=CONFLICT)
     def enroll_batch(
         request: Request, asked: s.BatchEnrollRequest, key: Enroller, once: Once = None
     ) -> dict[str, Any]:
-        """Enroll several people, one after the other (scope enroll).
+        """Enroll several people (scope enroll), with no more images together than one may have.
 
-        Stops at the first that fails; tried again under the same idempotency key it goes on from there.
+        Nobody is enrolled where an image is refused. Where the gallery fails it stops; tried again under the
+        same idempotency key it goes on from there.
         """
-        people = [
-            enroll_one(request, key, one, None if once is None else f"{once}#{number}")
-            for number, one in enumerate(asked.people)
-        ]
-        return {"people": people}
+        return {"people": enrolled(request, key, asked.people, once)}
 
 
 def _asking(router: APIRouter, service: Service) -> None:
@@ -248,7 +259,12 @@ def _handlers(app: FastAPI, service: Service) -> None:
         service.metrics.refused.labels(word).inc()
         message = " ".join(str(error).split())
         if isinstance(error, StorageError):
-            message = "The gallery cannot be written or read now; nothing was changed."
+            erasing = request.url.path == f"{GUARDED}erase"
+            message = "The gallery cannot be written or read now; " + (
+                "what could not be erased may be at the next start: ask again."
+                if erasing
+                else "nothing was changed."
+            )
         return _problem(status, word, message, retry=2 if status == 503 else None)
 
     async def invalid(request: Request, error: Exception) -> Response:

@@ -9,6 +9,7 @@ import asyncio
 import math
 import secrets
 import time
+from collections import Counter
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -16,7 +17,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from minusface.errors import MinusfaceError
 from minusface.serve.keys import ApiKey
+from minusface.serve.limits import RateLimit
 from minusface.serve.service import Service
 from minusface.serve.watch import milliseconds
 
@@ -31,6 +34,8 @@ HEADERS = {
 }
 HSTS = "max-age=31536000"
 GUARDED = "/v1/"
+# Requests without a key that the audit log notes, a second; metrics count them all.
+STRANGERS = 10.0
 # Short answers for whoever watches the service; they come however many downloads are under way.
 STATE = ("/healthz", "/readyz", "/metrics")
 
@@ -61,6 +66,8 @@ class Gate:
         self.app, self.service = app, service
         # Apart, so that whoever reads slowly, without a key, does not stop those who have one.
         self._under_way = {"guarded": 0, "state": 0, "page": 0}
+        self._of_collection: Counter[str] = Counter()
+        self._strangers = RateLimit(STRANGERS, 10 * STRANGERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -73,6 +80,7 @@ class Gate:
         status = 500
         guarded = scope["path"].startswith(GUARDED)
         kind = "guarded" if guarded else "state" if scope["path"] in STATE else "page"
+        counted = ""
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -87,6 +95,7 @@ class Gate:
             self._make_way(kind)
             if guarded:
                 self._admit(scope)
+                counted = self._count(scope)
                 receive = self._measured(scope, receive)
             await self.app(scope, receive, answer)
         except Refusal as refusal:
@@ -94,6 +103,8 @@ class Gate:
             await problem(refusal)(scope, receive, answer)
         finally:
             self._under_way[kind] -= 1
+            if counted:
+                self._of_collection[counted] -= 1
             self._note(scope, guarded, status, start, request)
 
     def _make_way(self, kind: str) -> None:
@@ -103,11 +114,25 @@ class Gate:
         if kind in most and self._under_way[kind] > most[kind]:
             raise Refusal(503, "busy", "Too many requests are under way; try again soon.", 1)
 
+    def _count(self, scope: Scope) -> str:
+        """The collection that is asked, counted; refuse one too many of it: others shall be answered."""
+        collection: str = scope["state"]["key"].collection
+        if self._of_collection[collection] >= self.service.settings.in_flight_collection:
+            raise Refusal(
+                429, "too_many_requests", "Too many requests of this collection are under way.", 1
+            )
+        self._of_collection[collection] += 1
+        return collection
+
     def _admit(self, scope: Scope) -> None:
         """Find the key; refuse what comes too often or in another form."""
         service, headers = self.service, Headers(scope=scope)
         kind, _, token = headers.get("authorization", "").partition(" ")
-        key = service.keys.find(token.strip()) if kind.lower() == "bearer" else None
+        try:
+            key = service.keys.find(token.strip()) if kind.lower() == "bearer" else None
+        except MinusfaceError:
+            # Nobody is let in by keys from before: one of them may have been revoked.
+            raise Refusal(503, "storage", "The API keys cannot be read now.", 5) from None
         if key is None:
             raise Refusal(
                 401, "unauthorized", "A valid API key is needed: Authorization: Bearer KEY."
@@ -171,9 +196,10 @@ class Gate:
         metrics.requests.labels(route, str(status)).inc()
         metrics.seconds.labels(route).observe(time.monotonic() - start)
         metrics.in_flight.set(sum(self._under_way.values()))
-        if not guarded:
-            return
         key: ApiKey | None = scope["state"].get("key")
+        # Who has no key shall not fill the disk.
+        if not guarded or (key is None and self._strangers.take("")):
+            return
         facts: dict[str, Any] = scope["state"]["facts"]
         self.service.audit.write(
             route.removeprefix(GUARDED),

@@ -27,6 +27,9 @@ NOTES = {b"sRGB": (1,), b"gAMA": (4,), b"cHRM": (32,), b"sBIT": (3, 4), b"pHYs":
 CHUNKS = {b"IHDR", b"IDAT", b"IEND", *NOTES}
 RGB, RGBA = 2, 6
 OVERHEAD = 65_536
+# Standard deviation of a colour's levels; the palest generator seen (docs/audit_trials.md) leaves ten. All
+# blank pictures have one template, which would be anybody's who enrolled it.
+BLANK = 2.0
 
 
 class ImageError(MinusfaceError):
@@ -73,6 +76,8 @@ def decode_png(data: bytes, size: int, copies: int) -> Bytes:
             raise ImageError("image: transparent pixels, expected none")
         image = image[:, :, :3]
     picture = np.ascontiguousarray(image[:, :, ::-1], np.uint8)
+    if picture.std((0, 1)).max() < BLANK:
+        raise ImageError("image: blank, expected a protected image")
     if looks_natural(picture):
         raise NaturalImageError(
             "image: looks like a photo; photos are never accepted: protect it on the client first"

@@ -97,7 +97,7 @@ class ApiKeys:
             MinusfaceError: an unknown scope, a collection, time or note that does not serve, or a file that
                 cannot be written.
         """
-        _check(collection, scopes, days, name)
+        collection = _check(collection, scopes, days, name)
         secret, number = secrets.token_urlsafe(32), secrets.token_hex(6)
         now = time.time()
         key = ApiKey(
@@ -184,8 +184,8 @@ class ApiKeys:
             self._keys, self._stamp = {key.id: key for key in keys}, stamp
 
 
-def _check(collection: str, scopes: tuple[str, ...], days: float | None, name: str) -> None:
-    """Whether a key may be made like this.
+def _check(collection: str, scopes: tuple[str, ...], days: float | None, name: str) -> str:
+    """Whether a key may be made like this; the collection as indexes write it.
 
     Raises:
         MinusfaceError: it may not.
@@ -197,8 +197,8 @@ def _check(collection: str, scopes: tuple[str, ...], days: float | None, name: s
             raise choice_error("scope", scope, SCOPES)
     if not scopes:
         raise MinusfaceError(f"an API key without scopes (known: {', '.join(SCOPES)})")
-    check_name("collection", collection)
     if len(name) > LONGEST_NOTE or (name and not name.isprintable()):
         raise MinusfaceError(f"name: expected at most {LONGEST_NOTE} printable characters")
     if days is not None and not (math.isfinite(days) and 0 < days <= MOST_DAYS):
         raise MinusfaceError(f"days {days:g}: expected more than 0, at most {MOST_DAYS:g}")
+    return check_name("collection", collection)

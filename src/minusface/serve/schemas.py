@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 Name = Annotated[
     str,
@@ -27,9 +28,19 @@ Fmr = Annotated[
 
 
 class Strict(BaseModel):
-    """Unknown fields are refused."""
+    """Unknown fields are refused, by one error for all of them: a body has room for 400,000."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        if isinstance(given, dict) and not given.keys() <= cls.model_fields.keys():
+            known = ", ".join(cls.model_fields) or "none"
+            raise PydanticCustomError(
+                "extra_forbidden", "unknown fields (known: {known})", {"known": known}
+            )
+        return given
 
 
 class EnrollRequest(Strict):

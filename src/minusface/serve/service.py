@@ -20,6 +20,7 @@ from minusface.index import (
     UnknownPersonError,
     load_master,
 )
+from minusface.index.base import check_name
 from minusface.index.places import ERASED, Made, open_index
 from minusface.runtime import RecognizerModel, from_bytes
 from minusface.serve.batching import Batcher, BusyError
@@ -51,7 +52,11 @@ class Service:
         self.card = self.model.card
         self.thresholds = read_thresholds(self.card.thresholds, f"{settings.model}: card.json")
         if settings.threshold is not None:
-            self.thresholds["custom"] = settings.threshold
+            if settings.fmr:
+                raise MinusfaceError(
+                    "--threshold takes the place of the card's thresholds; expected it or --fmr, not both"
+                )
+            self.thresholds = {"custom": settings.threshold}
         self.fmr = self._default_fmr()
         master = load_master(settings.master_key_file)
         settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -78,6 +83,7 @@ class Service:
     def ready(self) -> bool:
         """Whether it can answer."""
         try:
+            self.keys.all()
             self.index.collections()
             return self.batcher.alive
         except MinusfaceError:
@@ -90,22 +96,30 @@ class Service:
         self.audit.close()
 
     def enroll(
-        self, collection: str, person: str, images: Sequence[str], request: str | None
-    ) -> Added:
-        """Enroll a person's images; see :meth:`minusface.index.Index.add`.
+        self, collection: str, people: Sequence[tuple[str, Sequence[str]]], request: str | None
+    ) -> list[Added]:
+        """Enroll people's images, all embedded before anybody is: :meth:`minusface.index.Index.add`.
+
+        Args:
+            collection: the key's.
+            people: names, each with images as base64 of PNGs.
+            request: an idempotency key for each that follows from it.
 
         Raises:
             MinusfaceError: an image that is refused, a name that does not serve, a key used otherwise.
         """
+        for person, _ in people:
+            check_name("person", person)
         self._ensure(collection)
-        rows = self.embed(images)
-        once = None
-        if request is not None:
-            digest = hashlib.sha256(person.encode("utf-8", "surrogatepass"))
-            for image in images:
-                digest.update(hashlib.sha256(image.encode()).digest())
-            once = Request(request, digest.digest())
-        return self.index.add(collection, person, rows, once)
+        rows = self.embed([image for _, images in people for image in images])
+        added, start = [], 0
+        for number, (person, images) in enumerate(people):
+            # The first under the key itself: one person alone is a batch of one.
+            once = None if request is None else _once(request, number, person, images)
+            some = rows[start : start + len(images)]
+            added.append(self.index.add(collection, person, some, once))
+            start += len(images)
+        return added
 
     def verify(
         self, collection: str, person: str, image: str, fmr: str | None
@@ -195,8 +209,6 @@ class Service:
             if self.settings.fmr not in self.thresholds:
                 raise choice_error("false match rate", self.settings.fmr, self.thresholds)
             return self.settings.fmr
-        if self.settings.threshold is not None:
-            return "custom"
         return max(self.thresholds, key=lambda name: self.thresholds[name])
 
     def _ensure(self, collection: str) -> None:
@@ -208,6 +220,14 @@ class Service:
                 self.index.create(collection)
             except ConflictError:
                 return
+
+
+def _once(request: str, number: int, person: str, images: Sequence[str]) -> Request:
+    """By which a person's enrolment within a request is known again."""
+    digest = hashlib.sha256(person.encode("utf-8", "surrogatepass"))
+    for image in images:
+        digest.update(hashlib.sha256(image.encode()).digest())
+    return Request(f"{request}#{number}" if number else request, digest.digest())
 
 
 def read_thresholds(raw: object, where: str) -> dict[str, float]:

@@ -28,7 +28,7 @@ class Settings(BaseSettings):
     fmr: str = ""
     """Name of the false match rate used where a request names none; by default the card's strictest."""
     threshold: float | None = Field(None, ge=-1, le=1)
-    """A cosine in the place of the card's thresholds, named ``custom``."""
+    """A cosine in the place of the card's thresholds, named ``custom``; not together with ``fmr``."""
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
     tls_certificate: Path | None = None
@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     metrics: bool = True
     """Serve /metrics, without a key; it counts all tenants' requests together, and names none and nobody."""
     max_images: int = Field(16, ge=1, le=256)
-    """A request."""
+    """A request, of all its people together."""
     max_body_bytes: int = Field(4 << 20, ge=1024)
     body_seconds: float = Field(10.0, gt=0)
     """In which a request's body must have come."""
@@ -53,6 +53,8 @@ class Settings(BaseSettings):
     """Images that may wait to be embedded; more are refused with 503."""
     in_flight: int = Field(64, ge=1)
     """Requests with a key at a time; more are refused with 503."""
+    in_flight_collection: int = Field(32, ge=1)
+    """Of them so many of one collection, by whichever keys; more are refused with 429."""
     downloads: int = Field(64, ge=1)
     """Requests for the page and the documentation at a time, which need no key; more are refused with 503."""
     rate: float = Field(50.0, gt=0)

@@ -1,0 +1,182 @@
+"""One key's requests, however many or odd, leave the service to the others."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minusface.errors import MinusfaceError
+from minusface.serve.images import ImageError, decode_png
+from minusface.serve.service import Service
+from minusface.serve.settings import Settings
+from tests.products import SIZE
+from tests.serve.conftest import b64, png
+from tests.serve.test_abuse import asked
+
+
+def test_unknown_fields_are_one_error_however_many(start) -> None:  # type: ignore[no-untyped-def]
+    run = start()
+    for path, known in (("verify", "person, image, fmr"), ("rekey", "none")):
+        body = {str(number): 0 for number in range(300_000)}
+        before = time.process_time()
+        answer = run.ask("POST", f"/v1/{path}", body)
+        # Of an error a field, the sentence was the same, and took seconds.
+        assert time.process_time() - before < 1.5
+        assert answer.status_code == 422
+        assert answer.json()["message"] == f"body: unknown fields (known: {known})"
+    nested = {"people": [{"person": "Ann", "images": ["AAAA"], "note": "x"}]}
+    answer = run.ask("POST", "/v1/enroll/batch", nested)
+    assert answer.json()["message"].startswith("body.people.0: unknown fields")
+
+
+def test_a_batch_holds_no_more_images_than_a_request(start, protected) -> None:  # type: ignore[no-untyped-def]
+    run = start(max_images=3)
+    image = b64(png(protected[0]))
+    people = [{"person": name, "images": [image, image]} for name in ("Ann", "Bob")]
+    answer = run.ask("POST", "/v1/enroll/batch", {"people": people})
+    assert (answer.status_code, answer.json()["message"]) == (
+        422,
+        "4 images, expected at most 3 a request",
+    )
+    assert run.ask("GET", "/v1/people").json()["people"] == [], "and nobody is enrolled by half"
+
+
+def test_a_batch_is_embedded_at_once_or_nobody_is_enrolled(start, protected) -> None:  # type: ignore[no-untyped-def]
+    run = start(work_seconds=1.0)
+    embed, sizes = run.service.model.embed, []
+    run.service.batcher._embed = lambda rows: (sizes.append(len(rows)), embed(rows))[1]
+    people = [{"person": f"p{n}", "images": [b64(png(protected[n]))]} for n in range(4)]
+    bad = [*people[:3], {"person": "p3", "images": [b64(b"no PNG at all")]}]
+    assert run.ask("POST", "/v1/enroll/batch", {"people": bad}).status_code == 422
+    bad[3] = {"person": " p3", "images": people[3]["images"]}
+    assert run.ask("POST", "/v1/enroll/batch", {"people": bad}).status_code == 422
+    run.service.batcher._embed = lambda rows: (time.sleep(1.5), embed(rows))[1]
+    answer = run.ask("POST", "/v1/enroll/batch", {"people": people})
+    assert (answer.status_code, answer.json()["error"]) == (503, "busy")
+    assert run.ask("GET", "/v1/people").json()["people"] == []
+    run.service.batcher._embed = lambda rows: (sizes.append(len(rows)), embed(rows))[1]
+    time.sleep(0.6)
+    answer = run.ask("POST", "/v1/enroll/batch", {"people": people})
+    assert [one["person"] for one in answer.json()["people"]] == [f"p{n}" for n in range(4)]
+    assert sizes == [4]
+
+
+def test_a_collection_does_not_take_all_places(start, live, protected) -> None:  # type: ignore[no-untyped-def]
+    run = start(in_flight=8, in_flight_collection=2)
+    gate, port = threading.Event(), live(run).port
+    embed = run.service.model.embed
+    run.service.batcher._embed = lambda rows: (gate.wait(10), embed(rows))[1]
+    statuses: list[int] = []
+    body = {"image": b64(png(protected[0]))}
+
+    def ask() -> None:
+        status, headers, _ = asked(port, run.tokens["all"], body)
+        statuses.append(status)
+        if status == 429:
+            assert int(headers["retry-after"]) >= 1
+
+    threads = [threading.Thread(target=ask) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 10
+    while statuses.count(429) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert statuses == [429] * 3
+    assert run.ask("GET", "/v1/people", token="verify").status_code == 429, "by another key, too"
+    assert run.ask("GET", "/v1/model", token="other").status_code == 200
+    gate.set()
+    for thread in threads:
+        thread.join(20)
+    assert statuses[3:] == [200, 200]
+    assert run.ask("GET", "/v1/people").status_code == 200, "places are given back"
+
+
+def test_its_state_is_told_though_every_thread_is_taken(start, live, protected) -> None:  # type: ignore[no-untyped-def]
+    # 40 threads are what the server has where nobody asks for more.
+    run = start(in_flight=60, in_flight_collection=60)
+    gate, port = threading.Event(), live(run).port
+    embed = run.service.model.embed
+    run.service.batcher._embed = lambda rows: (gate.wait(10), embed(rows))[1]
+    body = {"image": b64(png(protected[0]))}
+    threads = [
+        threading.Thread(target=asked, args=(port, run.tokens["all"], body)) for _ in range(45)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        time.sleep(1.0)
+        import httpx
+
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert httpx.get(f"http://127.0.0.1:{port}{path}", timeout=5).status_code == 200
+    finally:
+        gate.set()
+        for thread in threads:
+            thread.join(20)
+
+
+def test_a_threshold_takes_the_place_of_the_cards(start, exported, tmp_path, protected) -> None:  # type: ignore[no-untyped-def]
+    run = start(threshold=0.8)
+    assert run.ask("GET", "/v1/model").json()["thresholds"] == {"custom": 0.8}
+    body = {"image": b64(png(protected[0])), "fmr": "fmr_1e-1"}
+    assert run.ask("POST", "/v1/identify", body).status_code == 422
+    with pytest.raises(MinusfaceError, match="not both"):
+        Service(Settings(model=exported, data=tmp_path / "d", threshold=0.3, fmr="fmr_1e-1"))
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (127, 127, 127), (150, 100, 90)])
+def test_blank_pictures_are_nobody(colour: tuple[int, int, int]) -> None:
+    blank = np.full((SIZE, SIZE, 3), colour, np.uint8)
+    # Of three colours each blank: a picture's spread is that of its pixels, not of its colours.
+    for picture in (blank, np.clip(blank.astype(int) + np.eye(SIZE, dtype=int)[..., None], 0, 255)):
+        with pytest.raises(ImageError, match="blank"):
+            decode_png(png(picture.astype(np.uint8)), SIZE, 1)
+
+
+def test_damaged_keys_let_nobody_in_and_are_told(start) -> None:  # type: ignore[no-untyped-def]
+    run = start()
+    path: Path = run.service.keys.path
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    answer = run.ask("GET", "/v1/model")
+    assert (answer.status_code, answer.json()["error"]) == (503, "storage")
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["retry-after"]
+    assert run.client.get("/readyz").status_code == 503
+    path.write_bytes(whole)
+    assert run.ask("GET", "/v1/model").status_code == 200
+    assert run.client.get("/readyz").status_code == 200
+
+
+def test_strangers_do_not_fill_the_log(start, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    run = start()
+    for _ in range(300):
+        assert run.ask("GET", "/v1/model", token="nonsense").status_code == 401
+    assert run.ask("GET", "/v1/model").status_code == 200
+    lines = [json.loads(one) for one in (tmp_path / "data" / "audit.log").read_text().splitlines()]
+    assert 50 < sum(line["status"] == 401 for line in lines) < 290
+    assert lines[-1]["status"] == 200
+    assert 'reason="unauthorized"} 300.0' in run.client.get("/metrics").text
+
+
+def test_an_erasure_that_failed_is_not_called_undone(start, protected, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    from minusface.index import StorageError
+
+    run = start()
+    run.ask("POST", "/v1/enroll", {"person": "Ann", "images": [b64(png(protected[0]))]})
+
+    def full(*given: object) -> None:
+        raise StorageError("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run.service.index, "erase", full)
+        answer = run.ask("POST", "/v1/erase", {"person": "Ann"})
+    assert answer.status_code == 503
+    assert "nothing was changed" not in answer.text
+    assert "ask again" in answer.text
+    assert run.ask("POST", "/v1/erase", {"person": "Ann"}).json() == {"templates": 1}
