@@ -24,6 +24,7 @@ from minusface.errors import MinusfaceError
 from minusface.protect import Protector
 from minusface.recognize import Recognizer
 from tests.audit.conftest import TINY, finding
+from tests.products import saved
 
 SHORT = Fit(steps=2, batch_size=4, validate_every=1)
 SHORTEST = replace(
@@ -48,6 +49,14 @@ SHORTEST = replace(
     attributes=SHORT,
     decoder=SHORT,
 )
+
+
+def test_the_toy_case_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    protector = Protector(CodecConfig("raw", size=32), GeneratorConfig(2))
+    saved(tmp_path / "toy", "stage1", protector, None)
+    with pytest.raises(MinusfaceError, match=r"toy case \(codec raw\), which shuffles nothing"):
+        run_audit(Options(tmp_path / "toy", "synthetic:9x3", tmp_path / "out", SHORTEST))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture(scope="module")

@@ -50,6 +50,23 @@ def test_folders_with_lists(tmp_path: Path) -> None:
     assert people(found.test.keys) <= set(names[6:])
     assert len(found.pairs) == 6
     everybody = open_scene(data, 32, pairs_file=str(pairs), **settings)  # type: ignore[arg-type]
+    again = open_scene(data, 32, pairs_file=str(pairs), **settings)  # type: ignore[arg-type]
+    assert again.fingerprint == everybody.fingerprint
+    prints = {everybody.fingerprint}
+    right = pairs.read_text()
+    for wrong in (
+        right.replace(" 1\n", " x\n").replace(" 0\n", " 1\n").replace(" x\n", " 0\n"),
+        "".join([*lines[:4], lines[5].replace("0002", "0001"), *lines[4:]]),
+    ):
+        pairs.write_text(wrong)
+        prints.add(open_scene(data, 32, pairs_file=str(pairs), **settings).fingerprint)  # type: ignore[arg-type]
+    pairs.write_text(right)
+    for name in (names[0], names[6]):
+        # Another picture under the same name: the attacker's, or one of those attacked.
+        picture = tmp_path / "faces" / name / "0000.png"
+        picture.write_bytes((tmp_path / "faces" / name / "0001.png").read_bytes())
+        prints.add(open_scene(data, 32, pairs_file=str(pairs), **settings).fingerprint)  # type: ignore[arg-type]
+    assert len(prints) == 5, "what is known of one is not known of another"
     assert not people(everybody.train.keys) & people(everybody.test.keys)
     split = open_scene(data, 32, **settings)  # type: ignore[arg-type]
     assert not people(split.train.keys) & people(split.test.keys)

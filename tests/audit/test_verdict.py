@@ -186,6 +186,31 @@ def test_the_detector_counts_in_the_view_that_gives_it_most(
     )
 
 
+def templates(within: float, by: dict[str, float]) -> list[Finding]:
+    measures = {"eer within": within}
+    return [finding("unlinkability", "x", n, d_sys=d, **measures) for n, d in by.items()]
+
+
+def test_templates_that_tell_nobody_apart_are_not_called_protected() -> None:
+    nothing = dict.fromkeys(
+        (
+            "no keys",
+            "a key a service",
+            "keys, 5 people known in both",
+            "keys, laid over one another",
+        ),
+        0.0,
+    )
+    for within in (0.53, 0.43, float("nan")):
+        (said,) = verdict(templates(within, nothing), "x")
+        assert said.kind == "unknown"
+        assert "nothing to link" in said.text
+    said = verdict(templates(0.06, nothing), "x")  # type: ignore[assignment]
+    # That one attacker with few templates found nothing shows nothing.
+    assert [s.kind for s in said] == ["yes", "unknown", "unknown"]
+    assert "cannot link" in said[0].text
+
+
 @pytest.mark.parametrize(
     ("known", "shapes"),
     [
@@ -201,7 +226,7 @@ def test_who_can_do_without_the_keys_is_told_of_under_names_of_now_and_before(
     known: str, shapes: str
 ) -> None:
     linkable = {"no keys": 0.6, "a key a service": 0.0, known: 0.7, shapes: 0.2}
-    found = [finding("unlinkability", "x", name, d_sys=d) for name, d in linkable.items()]
+    found = templates(0.06, linkable)
     said = verdict(found, "x")
     assert [s.kind for s in said] == ["no", "no", "no"]
     assert "is, or knows, people enrolled" in said[1].text

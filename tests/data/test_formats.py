@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minusface.data import FolderDataset, Loader, SyntheticFaces, export_folder, writers
+from minusface.data import FolderDataset, Loader, SyntheticFaces, export_folder, recordio, writers
 from minusface.data.convert import FORMATS, convert
 from minusface.data.recordio import HEADER, MAGIC_BYTES, RecordIODataset
 from minusface.data.skipping import Skipping
@@ -264,6 +264,25 @@ def test_recordio_refuses_more_than_it_counts(
     with pytest.raises(MinusfaceError, match="recordio counts 19 of both"):
         write(writer, items)
     assert writer.count == len(items) - 1
+
+
+def test_recordio_trusts_no_range_that_float32_cannot_hold(
+    folder: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    spec = convert(FolderDataset(folder, size=SIZE), "recordio", tmp_path / "r").spec
+    before = open_faces(spec, size=SIZE)
+
+    def of_people(*given: object) -> None:
+        raise AssertionError("ranges of people are read")
+
+    monkeypatch.setattr(recordio, "EXACT", 5)
+    monkeypatch.setattr(RecordIODataset, "_of_people", of_people)
+    after = open_faces(spec, size=SIZE)
+    assert isinstance(after, RecordIODataset)
+    assert isinstance(before, RecordIODataset)
+    assert after.labels.tolist() == before.labels.tolist()
+    assert after.fingerprint() == before.fingerprint()
+    assert (after[7].image == before[7].image).all()
 
 
 def test_recordio_without_people_and_with_float_labels(tmp_path: Path) -> None:

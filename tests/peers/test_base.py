@@ -72,8 +72,9 @@ def test_the_fast_mean_is_the_mean_of_draws(copies: int) -> None:
     assert torch.allclose(fast, slow, atol=2e-3)
 
 
-def test_undoing_explains_the_image_it_was_made_from() -> None:
-    one = minusface(copies=1)
+@pytest.mark.parametrize("copies", [1, 2, 3])
+def test_undoing_explains_the_images_it_was_made_from(copies: int) -> None:
+    one = minusface(copies=copies)
     assert isinstance(one, Openable)
     opened = one.open(crops() * 0.02, torch.Generator().manual_seed(2))
     guess = one.undo(opened.protected, opened.permutation)

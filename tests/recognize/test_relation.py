@@ -44,6 +44,19 @@ def test_it_is_what_plain_loops_give(
     assert float(RelationLoss(seen, temperature)(target, target)) == pytest.approx(0, abs=1e-6)
 
 
+def test_mixed_precision_does_not_reach_it() -> None:
+    target, seen = unit(4, 32, 0), unit(20, 32, 1)
+    student = nnf.normalize(target + 0.02 * unit(4, 32, 2)).requires_grad_(True)
+    exact = RelationLoss(seen, 0.08)(student, target)
+    (wanted,) = torch.autograd.grad(exact, student)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = RelationLoss(seen, 0.08)(student, target)
+    (found,) = torch.autograd.grad(mixed, student)
+    assert mixed.dtype == torch.float32
+    # In bfloat16 the gradient of a student this near was another one by its own length.
+    assert float((found - wanted).norm() / wanted.norm()) < 1e-5
+
+
 def test_it_tells_at_one_cosine_whom_a_student_takes_a_face_for() -> None:
     """Both students are equally far from the target, one of them towards somebody else."""
     target, other, nobody = torch.eye(3)[:, None]

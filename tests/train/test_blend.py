@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from minusface import collectives
 from minusface.config import DistillConfig, HeadConfig, TrainConfig
 from minusface.config_file import useless
 from minusface.data import SyntheticFaces
@@ -23,6 +24,7 @@ from minusface.train.build import build_task
 from minusface.train.losses import Faces
 from minusface.train.run import train
 from minusface.train.tasks import StageTwo
+from tests.processes import together
 from tests.train.drawn import PEOPLE, SIZE, batch
 from tests.train.test_twin import DIMENSIONS, settings, starts
 
@@ -88,6 +90,22 @@ def test_who_is_blended_does_not_depend_on_the_processes() -> None:
     rows = torch.tensor([1, 3, 5, 7])
     _, part = blend(crops[rows], 0.5, seeded(4), Share(rows, 8))
     assert rows[part].tolist() == [row for row in whole.tolist() if row in rows.tolist()]
+
+
+def blended_here(rows: list[list[int]]) -> tuple[list[int], Tensor]:
+    """What one of several processes makes of its samples."""
+    mine = torch.tensor(rows[collectives.rank()])
+    crops = torch.rand(8, 3, 8, 8, generator=seeded())
+    return mine.tolist(), blend(crops[mine], 0.5, seeded(4), Share(mine, 8))[0]
+
+
+@pytest.mark.parametrize(
+    "rows", [[[0, 1, 2, 3], [4, 5, 6, 7]], [[1, 3, 5, 7], [0, 2, 4, 6]], [[n] for n in range(8)]]
+)
+def test_what_they_are_blended_with_does_not_either(rows: list[list[int]]) -> None:
+    whole, _ = blend(torch.rand(8, 3, 8, 8, generator=seeded()), 0.5, seeded(4))
+    for mine, found in together(len(rows), blended_here, rows):
+        assert torch.equal(found, whole[mine])
 
 
 @pytest.fixture

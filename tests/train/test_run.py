@@ -18,6 +18,7 @@ from torch import Tensor
 
 from minusface.checkpoint import load_card, load_part
 from minusface.config import (
+    AugmentConfig,
     BranchConfig,
     CodecConfig,
     DataConfig,
@@ -39,10 +40,11 @@ from minusface.recognize import Recognizer
 from minusface.train.augment import augment, to_crops
 from minusface.train.build import other_precision, slow_precision
 from minusface.train.loop import Outcome, Progress
-from minusface.train.run import batches, pick_device, train
+from minusface.train.run import batches, build, pick_device, train
 from minusface.train.settings import check_settings
 from minusface.train.tasks import Task
 from minusface.types import FaceCrop
+from tests.recognize.test_distill import flatten_model
 
 SIZE, PEOPLE, IMAGES = 16, 4, 3
 
@@ -92,6 +94,27 @@ def stage_one(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run") / "stage1"
     train(settings(people, out))
     return out
+
+
+def test_a_network_as_teacher_is_shown_the_clean_crop(people: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "teacher.onnx"
+    path.write_bytes(flatten_model("N", (3, SIZE, SIZE)))
+    distorted = AugmentConfig(jitter=1.0, colour=1.0, occlusion=1.0)
+    config = settings(people, tmp_path / "run", task="plain", distill=DistillConfig(str(path)))
+    config = replace(config, data=replace(config.data, shift=2, augment=distorted))
+    built = build(config)
+    faces, _ = next(built.batches(0))
+    teacher, originals = built.task.identity.teacher, FolderDataset(people, size=SIZE)
+    assert teacher is not None
+    places = {originals.key(place): place for place in range(len(originals))}
+    images = np.stack([originals[places[key]].image for key in faces.keys])
+    crops = FaceCrop.from_uint8(images).pixels
+    crops[faces.flipped] = crops[faces.flipped].flip(-1)
+    assert 0 < int(faces.flipped.sum()) < len(faces.flipped)
+    assert not torch.allclose(faces.crops, crops, atol=0.1)
+    wanted = torch.nn.functional.normalize(crops.flatten(1), dim=1)
+    torch.testing.assert_close(faces.told(teacher), wanted)
 
 
 def stop_at(step: int) -> Callable[[Progress], None]:

@@ -81,6 +81,11 @@ def run_audit(options: Options, show: Show = lambda part, note: None) -> Audit:
     wanted = chosen(options.attacks)
     device = torch.device(options.device)
     own = MinusFace.load(options.checkpoint, device)
+    if own.protector.codec_config.name == "raw":
+        raise MinusfaceError(
+            f"{options.checkpoint}: the paper's toy case (codec raw), which shuffles nothing; expected a "
+            "protector of frequencies (dct, dwt)"
+        )
     size = own.protector.codec_config.size
     check_size(size, str(options.checkpoint))
     lpips = None if options.lpips is None else Lpips(options.lpips)

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from minusface.data import FolderDataset, SyntheticFaces
 from minusface.data.dataset import FaceDataset, digest
+from minusface.data.records import array_digest
 from minusface.data.source import open_faces, source_parts
 from minusface.data.split import split_people
 from minusface.errors import MinusfaceError
 from minusface.evaluate import Pair, PairList, read_pairs
-from minusface.evaluate.reader import folder_reader
+from minusface.evaluate.reader import files_fingerprint, folder_reader
 from minusface.types import UInt8
 
 # Crops kept in memory once read: 37 kB each.
@@ -123,13 +124,17 @@ def open_scene(
         MinusfaceError: too few people or images, a bad list, people both trained and tested on.
     """
     if pairs_file is not None:
-        whole, held = _listed(data, size, people, pairs_file, pairs, seed)
+        whole, held, files = _listed(data, size, people, pairs_file, pairs, seed)
     else:
-        whole, held = _split(data, size, people, pairs, seed)
+        whole, held, files = _split(data, size, people, pairs, seed)
     random = np.random.default_rng([seed, 11])
     order = random.permutation(len(whole))
     train, validation = _parted(whole, order, train_images, validation_images)
-    said = digest([data, str(size), str(seed), *whole.keys, *held.pairs.keys])
+    # Who is paired with whom, and the photos as they are: jobs that are done are found again by it.
+    paired = (held.pairs.a_index, held.pairs.b_index, held.pairs.same, whole.labels)
+    said = digest(
+        [data, str(size), str(seed), files, array_digest(*paired), *whole.keys, *held.pairs.keys]
+    )
     words = (
         f"{data}: the attacker has {len(train)} photos, {len(validation)} more judge its learning; "
         f"{len(held.pairs)} pairs of {len(held.test)} photos of other people are attacked"
@@ -182,8 +187,10 @@ def _labels(dataset: FaceDataset) -> np.ndarray:
     return np.asarray([dataset[place].label for place in range(len(dataset))], np.int64)
 
 
-def _split(data: str, size: int, people: str | None, pairs: int, seed: int) -> tuple[Photos, _Held]:
-    """A quarter of the people held out and paired."""
+def _split(
+    data: str, size: int, people: str | None, pairs: int, seed: int
+) -> tuple[Photos, _Held, str]:
+    """A quarter of the people held out and paired; and a fingerprint of the files."""
     dataset = open_faces(data, people, size, seed)
     labels = _labels(dataset)
     groups: defaultdict[int, list[int]] = defaultdict(list)
@@ -202,13 +209,13 @@ def _split(data: str, size: int, people: str | None, pairs: int, seed: int) -> t
     listed = PairList.from_pairs([Pair(named[a], named[b], same) for a, b, same in ordered])
     back = {key: place for place, key in ((int(place), key) for place, key in named.items())}
     test = _photos(dataset, [back[key] for key in listed.keys], labels)
-    return _photos(dataset, own, labels), _Held(test, listed)
+    return _photos(dataset, own, labels), _Held(test, listed), dataset.fingerprint()
 
 
 def _listed(
     data: str, size: int, people: str | None, pairs_file: str, pairs: int, seed: int
-) -> tuple[Photos, _Held]:
-    """People of one list to train on, pairs of another file to test on."""
+) -> tuple[Photos, _Held, str]:
+    """People of one list to train on, pairs of another file to test on; and a fingerprint of the files."""
     kind, place = source_parts(data)
     if kind != "folder":
         raise MinusfaceError(f"--pairs: expected a face folder in --data, not {kind} data")
@@ -234,4 +241,5 @@ def _listed(
     test = Photos(
         lambda p: read(some.keys[p]), some.keys, [numbers[k.split("/")[0]] for k in some.keys]
     )
-    return _photos(dataset, own, labels), _Held(test, some)
+    files = digest([dataset.fingerprint(), files_fingerprint(place, some.keys)])
+    return _photos(dataset, own, labels), _Held(test, some), files

@@ -116,18 +116,20 @@ class RecordIODataset(RecordDataset):
 
         Where record 0 tells of people, one image a person is read, not all: its range gives the rest.
         """
-        if self._keys[0] != 0:
-            every = np.arange(len(self._keys))
-        else:
-            first = self._record(0)
-            if len(first.labels) >= 2 and not first.image:
-                begin, end = (int(value) for value in first.labels[:2])
-                return self._of_people(begin, end, where)
-            every = np.arange(len(self._keys))
-        labels = np.empty(len(every), np.int32)
-        for place in every:
-            labels[place] = _label(self._record(int(place)), f"{where}, record {self._keys[place]}")
-        return every, labels
+        first = self._record(0) if self._keys[0] == 0 else None
+        grouped = first is not None and len(first.labels) >= 2 and not first.image
+        if first is not None and grouped and self._keys[-1] <= EXACT:
+            begin, end = (int(value) for value in first.labels[:2])
+            return self._of_people(begin, end, where)
+        every: list[int] = []
+        labels: list[int] = []
+        for place, key in enumerate(self._keys):
+            record = self._record(place)
+            # Ranges of people are no images. They are float32, too coarse for record numbers this high.
+            if not grouped or record.image:
+                every.append(place)
+                labels.append(_label(record, f"{where}, record {key}"))
+        return np.asarray(every), np.asarray(labels, np.int32)
 
     def _of_people(self, begin: int, end: int, where: str) -> tuple[np.ndarray, np.ndarray]:
         people = np.searchsorted(self._keys, np.arange(begin, end))

@@ -149,6 +149,8 @@ class MinusFace:
         """
         codec = self.protector.codec
         assert isinstance(codec, BlockCodec), "the raw codec has no frequencies to undo"
+        if self.images > 1:
+            return self._undo_jointly(codec, protected, permutation)
         total = torch.zeros(())
         for image, order in zip(
             torch.split(protected, 3, 1), permutation.to(protected.device).unbind(1), strict=True
@@ -161,6 +163,24 @@ class MinusFace:
             back = order.argsort(1)[:, :, None].expand_as(spread_bfn)
             total = total + spread_bfn.gather(1, back)
         return (total / self.images).view(len(protected), -1, codec.size, codec.size)
+
+    def _undo_jointly(self, codec: BlockCodec, protected: Tensor, permutation: Tensor) -> Tensor:
+        """Of several images: at each pixel the least residue that gives all of their 3n sums."""
+        sums, channels, weight_kn = 3 * self.images, codec.channels, codec.pixel_weight_kn
+        every = weight_kn.repeat(3, 1)
+        colour_f = torch.arange(channels, device=protected.device) // len(weight_kn)
+        ridge = RIDGE * torch.eye(sums, device=protected.device)
+        found = []
+        for images, orders in zip(protected, permutation.to(protected.device), strict=True):
+            ycc_sn = torch.cat([_shifted_ycc(one[None], codec)[0] for one in images.split(3)])
+            mixing = ycc_sn.new_zeros(self.images, 3, channels, ycc_sn.shape[1])
+            for copy, order_f in enumerate(orders):
+                mixing[copy, colour_f, order_f] = every
+            mixing_sfn = mixing.flatten(0, 1)
+            gram_nss = torch.einsum("sfn,tfn->nst", mixing_sfn, mixing_sfn) + ridge
+            share_ns = torch.linalg.solve(gram_nss, ycc_sn.T[..., None])[..., 0]
+            found.append(torch.einsum("sfn,ns->fn", mixing_sfn, share_ns))
+        return torch.stack(found).view(len(protected), -1, codec.size, codec.size)
 
     def encode(self, images: Tensor) -> Tensor:
         """See :class:`minusface.peers.Openable`."""

@@ -18,6 +18,11 @@ def to_crops(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1.0
 
 
+def mirrored(crops: Tensor, flipped: Tensor) -> Tensor:
+    """Crops (B, 3, H, W), mirrored where ``flipped`` (B,) says so."""
+    return torch.where(flipped[:, None, None, None], crops.flip(-1), crops)
+
+
 def augment(
     crops: Tensor,
     random: torch.Generator,
@@ -43,7 +48,7 @@ def augment(
     flipped = share.of(torch.rand(share.total, generator=random) < (0.5 if flip else 0.0))
     offsets = share.of(torch.randint(0, 2 * shift + 1, (2, share.total), generator=random).T)
     flipped_here = sent(flipped, crops.device)
-    crops = torch.where(flipped_here[:, None, None, None], crops.flip(-1), crops)
+    crops = mirrored(crops, flipped_here)
     if shift == 0:
         return crops, flipped_here
     padded = nnf.pad(crops, (shift,) * 4, mode="replicate")

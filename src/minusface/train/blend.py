@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
+from minusface import collectives
 from minusface.devices import sent
 from minusface.share import Share
 
@@ -41,7 +42,7 @@ def field(lean: Tensor, steep: Tensor, knots: Tensor, size: tuple[int, int]) -> 
 def blend(
     crops: Tensor, chance: float, random: torch.Generator, share: Share | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Some crops of a batch, each blended with the next one of this process's samples.
+    """Some crops of a batch, each blended with the one before it in the whole batch.
 
     Args:
         crops: (B, 3, H, W). Not changed.
@@ -57,6 +58,7 @@ def blend(
     lean = share.of(torch.randn(share.total, 1, 1, 1, generator=random))
     steep = share.of(torch.rand(share.total, 1, 1, 1, generator=random))
     knots = share.of(torch.randn(share.total, 1, KNOTS, KNOTS, generator=random))
+    before = _before(crops, share)
     # Counted on the CPU, where they were drawn: a GPU's host need not wait.
     chosen = torch.nonzero(picked)[:, 0]
     here = sent(chosen, crops.device)
@@ -64,5 +66,16 @@ def blend(
         return crops, here
     lean, steep, knots = (sent(drawn[chosen], crops.device) for drawn in (lean, steep, knots))
     own = field(lean, steep, knots, (crops.shape[2], crops.shape[3])).to(crops)
-    mixed = torch.lerp(crops.roll(1, 0)[here], crops[here], own)
+    mixed = torch.lerp(before[here], crops[here], own)
     return crops.index_copy(0, here, mixed), here
+
+
+def _before(crops: Tensor, share: Share) -> Tensor:
+    """Of each crop the one before it in the whole batch, which another process may hold; called by all."""
+    if collectives.size() == 1:
+        return crops.roll(1, 0)
+    every = collectives.gather_values(crops)
+    numbers = collectives.gather_values(sent(share.rows, crops.device))
+    places = torch.empty_like(numbers)
+    places[numbers] = torch.arange(len(numbers), device=crops.device)
+    return every[places[(sent(share.rows, crops.device) - 1) % share.total]]

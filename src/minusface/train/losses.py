@@ -32,7 +32,8 @@ class Faces:
     ``crops`` (B, 3, N, N) floats in [-1, 1], RGB, mirrored where ``flipped`` (B,) says so; ``labels``
     (B,) and ``keys`` tell who and which image. Where processes train together these are the samples of
     one, and ``share`` tells which of the whole batch's they are. ``targets`` (B, D), unit rows, stand for
-    what a teacher would say of the crops.
+    what a teacher would say of the crops. ``clean`` are the crops before they were moved and distorted,
+    mirrored like them, where a teacher looks at them.
     """
 
     crops: Tensor
@@ -41,6 +42,12 @@ class Faces:
     flipped: Tensor
     share: Share | None = None
     targets: Tensor | None = None
+    clean: Tensor | None = None
+
+    def told(self, teacher: Teacher) -> Tensor:
+        """What a teacher says of the crops as they were before they were distorted: (B, D), unit rows."""
+        seen = self.crops if self.clean is None else self.clean
+        return teacher.targets(self.keys, seen, self.flipped)
 
     @property
     def draws(self) -> Share:
@@ -135,7 +142,7 @@ class IdentityLoss(nn.Module):
         if self.distill is not None and self.teacher is not None:
             targets = faces.targets
             if targets is None:
-                targets = self.teacher.targets(faces.keys, faces.crops, faces.flipped)
+                targets = faces.told(self.teacher)
             targets = collectives.gather_values(targets.repeat(views, 1))
             parts = self.distill(embeddings, targets)
             losses["cosine"], losses["pairwise"] = parts.cosine, parts.pairwise

@@ -20,7 +20,7 @@ from minusface.errors import MinusfaceError
 from minusface.files import write_atomically
 from minusface.recognize import Teacher, TeacherFile, load_teacher
 from minusface.share import Share
-from minusface.train.augment import augment, to_crops
+from minusface.train.augment import augment, mirrored, to_crops
 from minusface.train.build import build_task, check_samples
 from minusface.train.compiled import compile_recognizer
 from minusface.train.distort import distort
@@ -85,6 +85,8 @@ def batches(
     With each batch goes the number of samples that all processes together have at that step.
     """
     parted = collectives.size() > 1
+    # A file knows its embeddings by name; a network looks.
+    looks = Path(config.distill.teacher or "").suffix == ".onnx"
     share = Share(torch.tensor(list(loader.rows)), loader.batch_size) if parted else None
 
     def stream(step: int) -> Iterator[tuple[Faces, int]]:
@@ -94,8 +96,9 @@ def batches(
                 random = torch.Generator().manual_seed(
                     step_seed(config.seed + AUGMENT_STREAM, step)
                 )
+                whole = to_crops(sent(batch.images, device))
                 crops, flipped = augment(
-                    to_crops(sent(batch.images, device)),
+                    whole,
                     random,
                     flip=config.data.flip,
                     shift=config.data.shift,
@@ -103,6 +106,8 @@ def batches(
                 )
                 crops = distort(crops, random, config.data.augment, share)
                 faces = Faces(crops, sent(batch.labels, device), batch.keys, flipped, share)
+                if looks:
+                    faces = replace(faces, clean=mirrored(whole, flipped))
                 yield faces, loader.batch_size
                 step += 1
 

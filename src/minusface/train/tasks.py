@@ -265,7 +265,7 @@ class StageTwo(Task):
         distill, teacher = self.config.distill, self.identity.teacher
         rows: Tensor | None = None
         if distill.blend > 0 and teacher is not None:
-            targets = teacher.targets(faces.keys, faces.crops, faces.flipped)
+            targets = faces.told(teacher)
             crops, rows = blend(faces.crops, distill.blend, random, faces.share)
             faces = replace(faces, crops=crops, targets=targets)
         maps: list[Tensor] | None = None
