@@ -41,15 +41,15 @@ def field(number: int, value: int | str | bytes) -> bytes:
     return varint(number << 3 | 2) + varint(len(data)) + data
 
 
-def flatten_model(batch: int | str, shape: tuple[int, int, int]) -> bytes:
+def flatten_model(batch: int | str, shape: tuple[int, int, int], pixels: str = "pixels") -> bytes:
     """An ONNX model that only flattens: the smallest thing with an image in and a vector out."""
 
     def tensor(name: str, sizes: tuple[int | str, ...]) -> bytes:
         dims = b"".join(field(1, field(1 if isinstance(s, int) else 2, s)) for s in sizes)
         return field(1, name) + field(2, field(1, field(1, 1) + field(2, dims)))
 
-    node = field(1, "pixels") + field(2, "vector") + field(4, "Flatten")
-    graph = field(1, node) + field(2, "flatten") + field(11, tensor("pixels", (batch, *shape)))
+    node = field(1, pixels) + field(2, "vector") + field(4, "Flatten")
+    graph = field(1, node) + field(2, "flatten") + field(11, tensor(pixels, (batch, *shape)))
     graph += field(12, tensor("vector", (batch, shape[0] * shape[1] * shape[2])))
     return field(1, 8) + field(7, graph) + field(8, field(2, 13))
 
@@ -155,6 +155,9 @@ def test_onnx_teacher_sees_the_crops(tmp_path: Path, batch: int | str) -> None:
     white = torch.full((1, 3, 4, 4), 255, dtype=torch.uint8)
     found = teacher.targets(["a"], white, torch.zeros(1, dtype=torch.bool))
     torch.testing.assert_close(found, torch.full((1, 48), 48**-0.5))
+    path.write_bytes(flatten_model(batch, (3, 4, 4), "protected"))
+    with pytest.raises(MinusfaceError, match="reads protected images"):
+        load_teacher(path)
     with pytest.raises(MinusfaceError, match=r"expected .*4, 4"):
         teacher.targets(["a"], torch.zeros(1, 3, 8, 8), torch.zeros(1, dtype=torch.bool))
 

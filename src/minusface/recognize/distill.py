@@ -188,7 +188,7 @@ class OnnxTeacher:
     (B, D). The mask of mirrored crops is not needed: it sees the crops themselves.
 
     Raises:
-        MinusfaceError: onnxruntime is not installed, or no model of this form.
+        MinusfaceError: onnxruntime is not installed, no model of this form, or one of protected images.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -219,6 +219,11 @@ class OnnxTeacher:
                 "expected one image input (B, 3, H, W) and an output (B, D)"
             )
         self._input: str = inputs[0].name
+        # So minusface export calls the recogniser's: of photos it would say something, and mean nothing.
+        if self._input == "protected":
+            raise MinusfaceError(
+                f"{path}: reads protected images (minusface export), expected an embedder of crops"
+            )
         self._shape: list[int | str] = inputs[0].shape
         self._size: int = outputs[0].shape[-1]
 
