@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,26 @@ def test_a_crash_while_tidying_leaves_the_new_one(
             save(tmp_path, card(2), parts(2))
     assert same(tmp_path, 2)
     save(tmp_path, card(3), parts(3))
+    assert same(tmp_path, 3)
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_save_leaves_other_files(tmp_path: Path) -> None:
+    """Whatever they are called, and whatever the old card says that it listed."""
+    own = ("my-embeddings.safetensors", f"model-{'0' * 12}.safetensors", "kept-1.safetensors")
+    for name in own:
+        (tmp_path / name).write_bytes(b"mine")
+    save(tmp_path / "a", card(1), parts(1))
+    raw = json.loads((tmp_path / "a" / CARD).read_text())
+    for listed in ("../my-embeddings.safetensors", ["x"]):
+        raw["files"]["kept"] = {**raw["files"]["model"], "name": listed}
+        edit_card(tmp_path / "a", files=raw["files"])
+        save(tmp_path / "a", card(2), parts(2))
+    for seed in (1, 2):
+        save(tmp_path, card(seed), parts(seed))
+    (tmp_path / CARD).write_text("{")
+    save(tmp_path, card(3), parts(3))
+    assert all((tmp_path / name).read_bytes() == b"mine" for name in own)
 
 
 def test_a_first_save_that_fails_is_no_checkpoint(
@@ -351,3 +371,29 @@ def test_write_atomically_keeps_the_old_file(
         refused(lambda: files.write_atomically(file, b"new"), "config.yaml", "Disk quota")
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
     assert file.read_bytes() == b"old"
+
+
+def test_a_file_of_no_name_is_refused(tmp_path: Path) -> None:
+    for path in ("", ".", "/"):
+        refused(partial(files.write_atomically, Path(path), b"x"), "expected a file")
+        refused(partial(files.check_writable, Path(path)), "expected a file")
+    files.check_writable(tmp_path / "new" / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_write_new_keeps_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", counted(os.link, 1, OSError(errno.EPERM, "no links")))
+    file = tmp_path / "new" / "a.png"
+    assert files.write_new(file, b"mine")
+    assert not files.write_new(file, b"yours")
+    assert file.read_bytes() == b"mine"
+    assert [path.name for path in file.parent.iterdir()] == ["a.png"]
+
+
+def test_the_card_of_an_export_says_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / CARD).write_text(json.dumps({"kind": "minusface-export", "format": 1, "size": 8}))
+    refused(lambda: load_card(tmp_path), CARD, "minusface export", "expected the checkpoint")

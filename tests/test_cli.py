@@ -411,6 +411,32 @@ def test_what_to_measure_on_is_needed(place: Place, run: Run) -> None:
     assert "unknown benchmark 'lwf'" in run("evaluate", place.plain, "--suite", "lwf").line
 
 
+def test_evaluate_checks_its_outputs_first(
+    place: Place, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = Path(shutil.copy(place.pairs, tmp_path / "pairs.txt"))
+    asked = ("evaluate", place.plain, "--pairs", pairs, "--faces", place.faces)
+    with monkeypatch.context() as patch:
+        patch.setattr("minusface.evaluate.models.load_model", None)
+        for flag in ("--json", "--markdown", "--csv"):
+            assert f"{tmp_path}: a folder, expected a file" in run(*asked, flag, tmp_path).line
+        assert "pairs.txt: is read as well" in run(*asked, "--csv", pairs).line
+        twice = run(*asked, "--csv", tmp_path / "r", "--json", tmp_path / "x" / ".." / "r").line
+        assert "is written by --" in twice
+        assert "is no folder" in run(*asked, "--json", pairs / "r.json").line
+        assert ".: a folder, expected a file" in run(*asked, "--json", "").line
+    assert pairs.read_text() == place.pairs.read_text()
+    # What is found only while writing does not cost the table.
+    monkeypatch.setattr(os, "replace", _no_space)
+    said = run(*asked, "--json", tmp_path / "r.json", "--cache", "none")
+    assert "r.json: cannot write" in said.err
+    assert said.out.startswith("| model")
+
+
+def _no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_roc(place: Place, run: Run, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     where = ("--pairs", place.pairs, "--faces", place.faces)
@@ -499,6 +525,61 @@ def test_protect_never_replaces_its_input(place: Place, run: Run, tmp_path: Path
     assert run("protect", face, face, "--out", tmp_path, "--checkpoint", place.stage2).code == 0
     assert face.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["me.png", "me_2.png"]
+
+
+def test_protect_never_replaces_what_was_there(place: Place, run: Run, tmp_path: Path) -> None:
+    """Neither somebody's photo nor what an earlier call made of another person."""
+    photos, out = tmp_path / "p", tmp_path / "out"
+    photos.mkdir()
+    shutil.copy(place.faces / "p0" / "0.png", photos / "me.png")
+    shutil.copy(place.faces / "p1" / "0.png", photos / "you.png")
+    before = (photos / "me.png").read_bytes()
+    (photos / "you.png").rename(photos / "me.bmp")
+    asked = ("--checkpoint", place.stage1, "--tries", 1)
+    assert run("protect", photos / "me.bmp", "--out", photos, *asked).code == 0
+    assert (photos / "me.png").read_bytes() == before
+    assert (photos / "me_2.png").is_file()
+
+    def made(person: str) -> str:
+        said = run("protect", place.faces / person / "1.png", "--out", out, *asked, "--seed", 3)
+        assert said.code == 0, said.err
+        return said.out.splitlines()[0].rpartition("/")[2]
+
+    # A name of another's is passed over; what would be the same again is left.
+    assert [made(person) for person in ("p0", "p1", "p0", "p1", "p2")] == [
+        "1.png",
+        "1_2.png",
+        "1.png",
+        "1_2.png",
+        "1_3.png",
+    ]
+    assert sorted(path.name for path in out.iterdir()) == ["1.png", "1_2.png", "1_3.png"]
+    # What a seed gives does not depend on what is there.
+    both = ("protect", place.faces / "p0" / "1.png", place.faces / "p1" / "1.png", *asked)
+    for folder in (out, tmp_path / "empty"):
+        assert run(*both, "--seed", 4, "--out", folder).code == 0
+    assert [(out / f"1_{number}.png").read_bytes() for number in (4, 5)] == [
+        (tmp_path / "empty" / name).read_bytes() for name in ("1.png", "1_2.png")
+    ]
+
+
+def test_protect_refuses_places_that_are_none(place: Place, run: Run, tmp_path: Path) -> None:
+    photos = shutil.copytree(place.faces / "p0", tmp_path / "p")
+    for out in (photos, photos / "protected"):
+        line = run("protect", photos, "--out", out, "--checkpoint", place.stage1).line
+        assert f"{out}: lies inside {photos}, expected a folder outside" in line
+    assert len(list(photos.iterdir())) == IMAGES
+    assert "--out: an empty path" in run("protect", photos, "--out", "").line
+    assert "an empty path, expected a photo" in run("protect", "", "--out", tmp_path / "o").line
+
+
+def test_names_that_are_no_utf8_are_printed(place: Place, run: Run, tmp_path: Path) -> None:
+    photo = tmp_path / os.fsdecode(b"J\xf6rg.png")
+    shutil.copy(place.faces / "p0" / "0.png", photo)
+    said = run("protect", photo, "--out", tmp_path / "o", "--checkpoint", place.stage1)
+    assert said.code == 0
+    assert r"J\udcf6rg.png ->" in said.out
+    assert r"J\udcf6rg.png" in run("inspect", photo).out
 
 
 def test_protect_does_what_it_can(place: Place, run: Run, tmp_path: Path) -> None:
@@ -856,6 +937,15 @@ def test_calibrate_and_verify(place: Place, run: Run, tmp_path: Path, kind: str)
     assert "missing SECOND" in run("verify", photos[0], *asked).line
     both = run("verify", *photos, *asked, "--server", "http://localhost:1")
     assert "not with a server" in both.line
+    for name in ("0.1", "1e-1", "fmr_1e-1", "fmr_0.1"):
+        assert json.loads(run("verify", *photos, *asked, "--fmr", name, "--json").out)["fmr"]
+    line = run("verify", *photos, *asked, "--fmr", "0.01").line
+    assert "unknown false-match rate 'fmr_1e-2' (known: fmr_1e-1" in line
+    assert "'fmr_0.14'" in run("verify", *photos, *asked, "--fmr", "0.14").line
+    two = run("verify", *photos, *asked, "--fmr", "0.1", "--threshold", "0.5").line
+    assert "--threshold and --fmr: both decide" in two
+    for flags in (("--model", tmp_path), ("--insecure",)):
+        assert "only with a server" in run("verify", *photos, *asked, *flags).line
     stage1 = run("verify", *photos, "--checkpoint", place.stage1, "--threshold", "0.5")
     assert "expected plain or stage2" in stage1.line
 

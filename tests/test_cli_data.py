@@ -51,6 +51,9 @@ def test_a_dataset_goes_through_every_verb(
     people = [read_people(tmp_path / "lists" / f"{part}.txt") for part in ("train", "test")]
     assert [len(set(part)) for part in people] == [6, 6]
     assert not set(people[0]) & set(people[1])
+    again = ("split", faces, "--out", tmp_path / "lists", "--test", "0.5", "--seed")
+    assert said(capsys, *again, "4") == text
+    assert "another list is there" in refused(capsys, *again, "5")
 
 
 def test_training_reads_any_format(faces: Path, tmp_path: Path) -> None:

@@ -77,6 +77,13 @@ def test_refusals(place: Path, capsys: pytest.CaptureFixture[str], tmp_path: Pat
 
     own = ("--checkpoint", place / "run")
     assert "nothing to do" in line(place / "teacher.npz", *own)
+    before = (place / "teacher.npz").read_bytes()
+    (tmp_path / "link.npz").symlink_to(place / "teacher.npz")
+    for given in (place / "teacher.npz", tmp_path / "link.npz"):
+        for out in (place / "teacher.npz", tmp_path / "link.npz"):
+            assert "is the teacher's file itself" in line(given, *own, "--out", out)
+    assert (tmp_path / "link.npz").is_symlink()
+    assert (place / "teacher.npz").read_bytes() == before
     assert "go together" in line(place / "teacher.npz", *own, "--pairs", place / "pairs.txt")
     short = tmp_path / "short.npz"
     with np.load(place / "teacher.npz") as file:

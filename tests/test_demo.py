@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -29,7 +30,14 @@ from minusface.demo.journey import make_room
 from minusface.demo.photo import open_portrait
 from minusface.demo.pictures import Pictures, make_pictures, png, same_edges
 from minusface.demo.progress import Phase, Trail, spoken
-from minusface.demo.source import find_teacher, hold_out, make_pairs, open_source, synthetic_source
+from minusface.demo.source import (
+    find_teacher,
+    hold_out,
+    make_pairs,
+    open_source,
+    synthetic_source,
+    write_lists,
+)
 from minusface.demo.training import Trained, recipe, train_stage
 from minusface.errors import MinusfaceError
 from minusface.evaluate import (
@@ -290,7 +298,14 @@ def test_packaged_weights_spare_the_training(
     folder, before, _ = done
     monkeypatch.setattr(journey, "packaged_weights", lambda: folder / "stage2")
     options = Options(faces="synthetic", out=str(tmp_path / "demo"))
+    # What the run before wrote is kept here, too.
+    for name in ("stage2/best/card.json", "pictures/photo.png", "report.html", "people-train.txt"):
+        (tmp_path / "demo" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "demo" / name).write_text("before")
     found = run(options, Console(file=io.StringIO()), TINY)
+    kept = tmp_path / "demo" / "previous"
+    for name in ("stage2/best/card.json", "pictures/photo.png", "report.html", "people-train.txt"):
+        assert (kept / name).read_text() == "before"
     assert set(found.rows) == {PROTECTED, EIGHT_BIT}
     assert found.rows[PROTECTED].auc == pytest.approx(before.rows[PROTECTED].auc, abs=1e-6)
     assert not (tmp_path / "demo" / "stage2").exists()
@@ -314,6 +329,8 @@ def test_any_folder_is_parted_by_people(tmp_path: Path) -> None:
     out = tmp_path / "out"
     source = open_source(str(folder), out, TINY, 0)
     again = open_source(str(folder), out, TINY, 0)
+    assert not out.exists()
+    write_lists(source)
     assert source.pairs.keys == again.pairs.keys
     trained = set(FolderDataset(folder, people=source.train.people).people)
     held_out = {key.split("/")[0] for key in source.pairs.keys}
@@ -333,6 +350,18 @@ def test_of_weights_made_elsewhere_nobody_is_told_to_be_unseen(tmp_path: Path) -
     assert "people held out of faces" in here.pairs_words
     assert "held out" not in elsewhere.pairs_words
     assert "people of that list flatter them" in elsewhere.pairs_words
+
+
+def test_names_that_are_no_utf8_are_listed(tmp_path: Path) -> None:
+    folder = face_folder(tmp_path, {os.fsdecode(b"J\xf6rg %d" % n): 2 for n in range(8)})
+    for image in sorted(folder.rglob("0.png")):
+        image.rename(image.with_name(os.fsdecode(b"\xe9.png")))
+    source = open_source(str(folder), tmp_path / "out", TINY, 0)
+    write_lists(source)
+    assert b"\xe9.png" in (tmp_path / "out" / "pairs-held-out.txt").read_bytes()
+    assert len(FolderDataset(folder, people=source.train.people).people) == 4
+    listed = read_pairs(tmp_path / "out" / "pairs-held-out.txt", folder)
+    assert list(listed) == list(source.pairs)
 
 
 def test_folder_with_too_few_people_is_refused(tmp_path: Path) -> None:
@@ -391,6 +420,15 @@ def test_bad_input_is_told_before_anything_is_trained(
         run(Options(**({"out": "demo"} | options)), Console(file=io.StringIO()))
     assert "\n" not in str(told.value)
     assert not Path("demo", "plain").exists()
+
+
+@pytest.mark.parametrize("name", ["pictures/aunt.jpg", "pictures/aunt.png", "previous/pictures/x"])
+def test_pictures_of_others_are_not_moved(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).touch()
+    with pytest.raises(MinusfaceError, match=re.escape(f"{name}: is no demo's")):
+        run(Options(faces="synthetic", out=str(tmp_path)), Console(file=io.StringIO()), TINY)
+    assert (tmp_path / name).is_file()
 
 
 def test_ctrl_c_ends_the_demo_without_a_report(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from minusface.checkpoint import load_card, load_part, save
+from minusface.checkpoint import Card, load_card, load_part, save
 from minusface.commands.pack import pack
 from minusface.errors import MinusfaceError
 from tests.products import tiny_checkpoint
@@ -92,3 +94,68 @@ def test_a_mean_of_what_is_not_one_model_is_refused(tmp_path: Path) -> None:
 def test_a_seed_out_of_range(tmp_path: Path, seed: int) -> None:
     with pytest.raises(MinusfaceError, match=f"--seed {seed}"):
         pack(str(tiny_checkpoint(tmp_path / "model")), str(tmp_path / "out"), seed=seed)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def refused(words: str, model: Path, out: Path, **options: str) -> None:
+    """In one line, and what is in the folder stays."""
+    before = contents(out)
+    with pytest.raises(MinusfaceError, match=words) as caught:
+        pack(str(model), str(out), **options)  # type: ignore[arg-type]
+    assert str(caught.value).startswith(str(out))
+    assert "\n" not in str(caught.value)
+    assert contents(out) == before
+
+
+def test_a_checkpoint_that_no_pack_made_is_not_packed_over(tmp_path: Path) -> None:
+    model, mine = tiny_checkpoint(tmp_path / "model"), tiny_checkpoint(tmp_path / "mine")
+    refused("no pack made", model, mine)
+    halves = {name: tensor.half() for name, tensor in load_part(model).items()}
+    imported = dataclasses.replace(load_card(model), data={"imported": "c.pth"})
+    save(tmp_path / "import", imported, {"model": halves})
+    refused("no pack made", model, tmp_path / "import")
+    save(tmp_path / "empty", Card("attack", {}), {})
+    refused("no pack made", model, tmp_path / "empty")
+    for card in ("{", json.dumps({"kind": "minusface-export"})):
+        (mine / "card.json").write_text(card)
+        refused("not a pack's", model, mine)
+
+
+@pytest.mark.parametrize("float32", [True, False])
+def test_what_a_pack_made_is_packed_over(tmp_path: Path, float32: bool) -> None:
+    model, out = tiny_checkpoint(tmp_path / "model"), tmp_path / "out"
+    for _ in range(2):
+        assert pack(str(model), str(out), float32=float32) == 0
+    assert load_card(out).data["packed"] == ("float32" if float32 else "float16")
+    if not float32:
+        # As packs before cards said so.
+        save(out, load_card(model), {"model": load_part(out)})
+        assert pack(str(model), str(out)) == 0
+
+
+def test_the_other_of_a_mean_is_not_packed_over(tmp_path: Path) -> None:
+    model, other = tiny_checkpoint(tmp_path / "model"), tmp_path / "other"
+    assert pack(str(model), str(other)) == 0
+    (tmp_path / "link").symlink_to(other)
+    refused("is the checkpoint of --mean", model, other, mean=str(tmp_path / "link"))
+    refused("is the checkpoint of --mean", model, tmp_path / "link", mean=str(other))
+    refused("is the checkpoint itself", other, tmp_path / "link")
+
+
+def test_a_mean_says_that_a_cohort_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny_checkpoint(tmp_path / "model")
+    card = load_card(model)
+    crowded = {**card.model, "recognizer": {**card.model["recognizer"], "cohort": 4}}
+    changed = dataclasses.replace(card, model=crowded)
+    save(tmp_path / "crowded", changed, {"model": load_part(model)})
+    for mean, lines in ((tmp_path / "crowded", 1), (model, 0)):
+        again = tiny_checkpoint(tmp_path / "again")
+        assert pack(str(again), str(tmp_path / "out"), mean=str(mean)) == 0
+        said = capsys.readouterr().err
+        assert said.count("\n") == lines
+        assert ("the cohort is left out" in said) == bool(lines)

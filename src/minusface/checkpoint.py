@@ -24,6 +24,7 @@ from torch import Tensor
 
 from minusface.errors import MinusfaceError
 from minusface.files import write_atomically
+from minusface.runtime import KIND as EXPORTED
 
 CARD = "card.json"
 FORMAT = 1
@@ -68,6 +69,8 @@ def save(
 ) -> None:
     """Write a checkpoint, replacing the one in ``folder`` if there is one.
 
+    Of other files there, only those are taken away that the old card lists, or that a save was killed over.
+
     Args:
         folder: created when missing.
         card: its ``files`` are replaced by what is written here.
@@ -77,19 +80,51 @@ def save(
     Raises:
         MinusfaceError: the disk is full or refuses; the checkpoint already there stays whole.
     """
+    before = _weight_files(folder)
     files: dict[str, dict[str, Any]] = {}
     for part, tensors in parts.items() if isinstance(parts, Mapping) else parts:
         data = dump_tensors({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
         digest = hashlib.sha256(data).hexdigest()
-        name = f"{part}-{digest[:12]}.safetensors"
+        name = _file_name(part, digest)
         write_atomically(folder / name, data)
         files[part] = {"name": name, "sha256": digest, "bytes": len(data)}
     whole = Card(**{**asdict(card), "files": files})
     write_atomically(folder / CARD, json.dumps(asdict(whole), indent=1, sort_keys=True).encode())
-    kept = {entry["name"] for entry in files.values()}
-    for old in folder.glob("*-*.safetensors"):
-        if old.name not in kept:
-            old.unlink(missing_ok=True)
+    now = _names(files)
+    for old in (before - now) | _orphans(folder, files, before | now):
+        (folder / old).unlink(missing_ok=True)
+
+
+def _file_name(part: str, digest: str) -> str:
+    return f"{part}-{digest[:12]}.safetensors"
+
+
+def _names(files: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """What :func:`save` called the files; a card that lists another name did not get it from there."""
+    own = ((_file_name(part, str(entry["sha256"])), entry["name"]) for part, entry in files.items())
+    return {name for name, listed in own if name == listed == Path(name).name}
+
+
+def _orphans(folder: Path, parts: Iterable[str], known: set[str]) -> set[str]:
+    """Files of these parts that no card lists: of their names, those that hold what their name says."""
+    found = (file for part in parts for file in folder.glob(f"{part}-{'?' * 12}.safetensors"))
+    whole = (file for file in found if file.name not in known and file.is_file())
+    return {f.name for f in whole if f.name.endswith(f"-{_sha256(f)[:12]}.safetensors")}
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _weight_files(folder: Path) -> set[str]:
+    """The files of the checkpoint that is there; none where no card can be read."""
+    if not (folder / CARD).is_file():
+        return set()
+    try:
+        return _names(load_card(folder).files)
+    except MinusfaceError:
+        return set()
 
 
 def find(path: Path | str) -> Path:
@@ -112,11 +147,15 @@ def load_card(path: Path | str) -> Card:
     """Read a checkpoint's card.
 
     Raises:
-        MinusfaceError: no checkpoint, or a card that is damaged or of a newer format.
+        MinusfaceError: no checkpoint, or a card that is damaged, an export's or of a newer format.
     """
     file = find(path) / CARD
     try:
         raw = json.loads(file.read_bytes())
+        if isinstance(raw, dict) and raw.get("kind") == EXPORTED:
+            raise MinusfaceError(
+                f"{file}: of a folder that minusface export wrote, expected the checkpoint it was made from"
+            )
         if isinstance(raw, dict) and raw.get("format", FORMAT) != FORMAT:
             raise MinusfaceError(
                 f"{file}: format {raw['format']}, this version reads format {FORMAT}"

@@ -6,6 +6,7 @@ Nothing here imports torch, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import time
@@ -89,6 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     wait_briefly()
+    # Names of files need not be text: what cannot be written is told in escapes.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = _dispatch(arguments)
         # Here rather than at exit, where a reader that left could no longer be handled.

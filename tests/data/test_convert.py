@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,3 +159,17 @@ def test_killed_at_any_moment(folder: Path, tmp_path: Path) -> None:
     done = convert(FolderDataset(folder, size=SIZE), "shards", out)
     assert done.resumed > 0
     assert len(open_faces(done.spec, size=SIZE)) == 12
+
+
+@pytest.mark.parametrize("name", ["a\tb", "a\nb"])
+def test_names_that_a_list_cannot_hold(name: str, folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "people"
+    shutil.copytree(folder, root)
+    person = next(root.iterdir())
+    person.rename(person.with_name(name))
+    source = FolderDataset(root, size=SIZE)
+    with pytest.raises(MinusfaceError, match="a tab or a new line in the name") as caught:
+        convert(source, "list", tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["people"]
+    assert convert(source, "folder", tmp_path / "out").written == 12

@@ -321,6 +321,15 @@ def test_list_refusals(folder: Path, tmp_path: Path) -> None:
     refused(spec, "line 1", "'seven'")
 
 
+def test_a_list_with_a_byte_order_mark(folder: Path, tmp_path: Path) -> None:
+    keys = list(FolderDataset(folder, size=SIZE).keys())
+    text = "".join(f"{key}\t{i // IMAGES}\r\n" for i, key in enumerate(keys))
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    found = open_faces(f"list:{tmp_path}/list.txt@{folder}", size=SIZE)
+    assert list(found.keys()) == keys  # type: ignore[attr-defined]
+    assert found[0][2] == keys[0]
+
+
 def test_shard_refusals(folder: Path, tmp_path: Path) -> None:
     spec = convert(FolderDataset(folder, size=SIZE), "shards", tmp_path / "s").spec
     tar = next((tmp_path / "s").glob("*.tar"))
@@ -346,6 +355,7 @@ def test_shard_refusals(folder: Path, tmp_path: Path) -> None:
         refused(spec, str(tar), words)
     refused(f"shards:{tmp_path}/none-*.tar", "no such file")
     refused("shards:nowhere://x/y.tar", "nowhere://x/y.tar")
+    refused("shards:x-{000..}.tar}", "not a pattern of shards")
 
 
 @pytest.mark.parametrize("through", ["tfrecord", "recordio", "list", "shards"])

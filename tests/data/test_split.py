@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from minusface.data.split import Split, list_texts, split_people
+from minusface.data.split import Split, list_texts, split_people, write_lists
 from minusface.errors import MinusfaceError
+from minusface.evaluate import Pair, PairList
 
 
 def _people(count: int, images: int) -> tuple[list[str], list[list[str]]]:
@@ -82,3 +85,45 @@ def test_lists_as_files() -> None:
     broken = Split([], [], [("p/a\n.jpg", "p/b.jpg", True)])
     with pytest.raises(MinusfaceError, match="line break"):
         list_texts(broken, {"p": 2})
+
+
+def test_a_person_is_in_few_folds() -> None:
+    """Only who stands at a cut is in two: of genuine pairs, and as the first of impostor pairs."""
+    names, images = _people(60, 12)
+    found = split_people(names, images, test=0.5, pairs=300, seed=5)
+    listed = PairList.from_pairs([Pair(*pair) for pair in found.pairs])
+    for kind in (True, False):
+        where = {
+            (a.split("/")[0], int(fold))
+            for (a, _, same), fold in zip(found.pairs, listed.folds, strict=True)
+            if same == kind
+        }
+        people = {person for person, _ in where}
+        assert len(people) > 20
+        assert len(where) <= len(people) + 9
+
+
+def test_where_impostors_are_few_everybody_is_in_a_genuine_pair() -> None:
+    names = ["p0", "p1", "p2", "p3"]
+    images = [[f"{name}/{i}" for i in range(6 if name < "p2" else 2)] for name in names]
+    for seed in range(10):
+        found = split_people(names, images, seed=seed)
+        assert {a.split("/")[0] for a, _, same in found.pairs if same} == set(found.test)
+        assert [same for *_, same in found.pairs] == [True, False] * (len(found.pairs) // 2)
+
+
+def test_other_lists_are_not_replaced(tmp_path: Path) -> None:
+    texts = {"train": b"a\t1\n", "pairs": b"a\tb\t0\n"}
+    for _ in range(2):
+        write_lists(tmp_path / "lists", texts)
+    (tmp_path / "lists" / "pairs.txt").write_bytes(b"10\t300\n")
+    (tmp_path / "lists" / "train.txt").unlink()
+    with pytest.raises(MinusfaceError, match=r"lists/pairs\.txt: another list is there") as caught:
+        write_lists(tmp_path / "lists", texts)
+    assert "\n" not in str(caught.value)
+    assert [file.read_bytes() for file in (tmp_path / "lists").iterdir()] == [b"10\t300\n"]
+    (tmp_path / "lists" / "train.txt").mkdir()
+    with pytest.raises(MinusfaceError, match=r"train\.txt: cannot read"):
+        write_lists(tmp_path / "lists", texts)
+    with pytest.raises(MinusfaceError, match="cannot write"):
+        write_lists(tmp_path / "lists" / "pairs.txt", texts)

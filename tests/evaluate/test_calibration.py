@@ -87,6 +87,32 @@ def test_through_a_card() -> None:
         from_card({"thresholds": {"fmr_1e-2": {"threshold": 0.3}}}, "x")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("threshold", "0.3", "from -1 to 1"),
+        ("threshold", float("nan"), "from -1 to 1"),
+        ("threshold", 1.5, "from -1 to 1"),
+        ("target", 0, "more than 0"),
+        ("target", 1, "less than 1"),
+        ("fmr", float("nan"), "from 0 to 1"),
+        ("fmr", None, "from 0 to 1"),
+        ("fmr_low", -0.1, "from 0 to 1"),
+        ("fmr_high", True, "from 0 to 1"),
+        ("fnmr", [1], "from 0 to 1"),
+        ("fmr_p95", 2, "from 0 to 1"),
+        ("people", 0, "a whole number"),
+        ("impostors", 40.0, "a whole number"),
+    ],
+)
+def test_damaged_fields_of_a_card(key: str, value: object, said: str) -> None:
+    held = {"thresholds": to_card(calibrate(*cloud(30, 2, 0.5)))}
+    held["thresholds"]["fmr_1e-1"][key] = value
+    with pytest.raises(MinusfaceError, match=rf"^x: damaged .*fmr_1e-1\.{key}.*{said}") as caught:
+        from_card(held, "x")
+    assert "\n" not in str(caught.value)
+
+
 def test_refusals() -> None:
     rows, people = cloud(5, 2, 0.5)
     with pytest.raises(MinusfaceError, match="images of 1 person"):

@@ -153,3 +153,7 @@ def test_a_card_tells_its_worst_group() -> None:
     for damaged in ({"groups": []}, {"groups": {"fmr_1e-2": [{"group": "a"}]}}):
         with pytest.raises(MinusfaceError, match="here: damaged groups"):
             worst_group(damaged, "fmr_1e-2", "here")
+    for key, value in (("fmr", float("nan")), ("people", 0), ("fnmr_low", "a")):
+        wrong = {"groups": {"fmr_1e-2": [asdict(points[0]) | {key: value}]}}
+        with pytest.raises(MinusfaceError, match=rf"here: damaged groups.*fmr_1e-2\[0\].{key}"):
+            worst_group(wrong, "fmr_1e-2", "here")

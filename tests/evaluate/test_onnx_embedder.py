@@ -93,6 +93,12 @@ def test_refusals(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         OnnxEmbedder(model, colours="rgb")
     with pytest.raises(MinusfaceError, match="no such file"):
         OnnxEmbedder(tmp_path / "none.onnx")
+    onnx = pytest.importorskip("onnx")
+    exported = onnx.load(model)
+    exported.graph.input[0].name = exported.graph.node[0].input[0] = "protected"
+    onnx.save(exported, tmp_path / "recognizer.onnx")
+    with pytest.raises(MinusfaceError, match=r"recognizer.onnx: reads protected images"):
+        OnnxEmbedder(tmp_path / "recognizer.onnx")
     large = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     with pytest.raises(MinusfaceError, match="4, 4"):
         OnnxEmbedder(model).embed(large, ["a"], 0, False)

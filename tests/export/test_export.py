@@ -19,7 +19,7 @@ from minusface.config import InputTransform
 from minusface.errors import MinusfaceError
 from minusface.export import OPSET, ClientGraph, check_parity, export, measure, replacing
 from minusface.export.check import thresholds_of
-from minusface.export.write import example
+from minusface.export.write import check_target, example
 from minusface.protect import Protector, draw_permutation
 from minusface.recognize import Recognizer
 from minusface.runtime import ClientModel, ExportCard, RecognizerModel, load_export_card
@@ -341,6 +341,33 @@ def test_a_failing_export_leaves_what_stands(
     assert main(["export", str(made[0]), "--out", str(out)]) == 2
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_export_takes_nothing_elses_place(
+    made: tuple[Path, Path, ExportCard], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, mine = made[0], tmp_path / "mine"
+    shutil.copytree(path, mine)
+    shutil.copytree(path, tmp_path / "run" / "best")
+    (tmp_path / "link").symlink_to(mine)
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards" / "card.json").write_text("[]")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    for out in ("mine", "link", "run", "run/best", "cards"):
+        assert main(["export", str(mine), "--out", str(tmp_path / out)]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert said.startswith(str(tmp_path / out)) or f": {tmp_path / out}: " in said
+        assert "expected a new folder, or one that an export made before" in said
+        with pytest.raises(MinusfaceError, match="an export made before"):
+            export(mine, tmp_path / out)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    # Beside other files, and onto an export.
+    (tmp_path / "product").mkdir()
+    (tmp_path / "product" / "letter.txt").write_text("x")
+    for _ in range(2):
+        check_target(tmp_path / "product")
+        shutil.copy(made[1] / "card.json", tmp_path / "product" / "card.json")
 
 
 def test_measure_needs_no_folders(made: tuple[Path, Path, ExportCard]) -> None:

@@ -80,6 +80,30 @@ def test_goes_on_where_it_stopped(photos: Path, tmp_path: Path) -> None:
     assert (out / "a" / "1.jpg").stat().st_mtime_ns == kept
 
 
+def test_crops_of_two_sizes_are_not_mixed(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "crops"
+    align_folder(photos, out, workers=1, size=64)
+    kept = (out / "a" / "1.jpg").read_bytes()
+    with pytest.raises(MinusfaceError, match=r"a/1.jpg: 64x64 pixels, expected a crop of 112x112"):
+        align_folder(photos, out, workers=1)
+    assert (out / "a" / "1.jpg").read_bytes() == kept
+    (out / "a" / "1.jpg").write_bytes(b"no picture")
+    with pytest.raises(MinusfaceError, match=r"a/1.jpg: no JPEG, expected a crop of 64x64"):
+        align_folder(photos, out, workers=1, size=64)
+    for size in (15, 0, -112):
+        with pytest.raises(MinusfaceError, match=f"size {size}: expected crops of 16 pixels"):
+            align_folder(photos, tmp_path / "other", workers=1, size=size)
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    person = tmp_path / "photos" / os.fsdecode(b"J\xf6rg")
+    person.mkdir(parents=True)
+    (person / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    done = align_folder(tmp_path / "photos", tmp_path / "crops", workers=1)
+    assert len(done.misses) == 1
+    assert b"J\xf6rg/cut.jpg," in (tmp_path / "crops" / MISSES).read_bytes()
+
+
 def test_refusals(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(MinusfaceError, match="no such folder"):
         align_folder(tmp_path / "none", tmp_path / "out")

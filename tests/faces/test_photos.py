@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -48,6 +49,35 @@ def test_exif_rotation_is_applied(tmp_path: Path, value: int, red: tuple[int, in
     assert photo[(*red, 0)] > 200
 
 
+def with_exif(path: Path, value: int, order: str) -> Path:
+    """Put an EXIF orientation into a PNG or WebP."""
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    tiff = mark + struct.pack(order + "IHHHIHHI", 8, 1, 0x0112, 3, 1, value, 0, 0)
+    data = path.read_bytes()
+    if path.suffix == ".png":
+        chunk = b"eXIf" + tiff
+        chunk = struct.pack(">I", len(tiff)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        path.write_bytes(data[:33] + chunk + data[33:])
+        return path
+    flags = bytes([0x18, 0, 0, 0]) + (59).to_bytes(3, "little") + (39).to_bytes(3, "little")
+    body = b"VP8X" + struct.pack("<I", 10) + flags + data[12:]
+    body += b"EXIF" + struct.pack("<I", len(tiff)) + tiff
+    path.write_bytes(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body)
+    return path
+
+
+@pytest.mark.parametrize("ending", [".png", ".webp"])
+@pytest.mark.parametrize("value", range(1, 9))
+def test_exif_of_png_and_webp_turns_as_opencv_does(tmp_path: Path, ending: str, value: int) -> None:
+    image = RED_LEFT.copy()
+    image[24:, :, 1] = 200  # all eight look different
+    path = with_exif(write(tmp_path / f"a{ending}", image), value, "<>"[value % 2])
+    found = read_photo(path).astype(int)
+    wanted = read_photo(with_orientation(write(tmp_path / "a.jpg", image), value)).astype(int)
+    assert found.shape == wanted.shape
+    assert np.abs(found - wanted).mean() < 12
+
+
 def test_grey_sixteen_bits_and_transparency(tmp_path: Path) -> None:
     grey = np.full((20, 20), 77, np.uint8)
     assert np.all(read_photo(write(tmp_path / "g.png", grey)) == 77)
@@ -58,6 +88,10 @@ def test_grey_sixteen_bits_and_transparency(tmp_path: Path) -> None:
     photo = read_photo(write(tmp_path / "c.png", clear))
     assert photo[0, 0].tolist() == [127, 127, 127]
     assert photo[0, 15].tolist() == [200, 100, 50]
+    clear[:, 10:, 3] = 0
+    webp = cv2.imencode(".webp", clear, [cv2.IMWRITE_WEBP_QUALITY, 101])[1]
+    (tmp_path / "c.webp").write_bytes(webp.tobytes())
+    assert np.all(read_photo(tmp_path / "c.webp") == 127)
 
 
 @pytest.mark.parametrize("ending", [".png", ".jpg"])
@@ -96,6 +130,18 @@ def test_other_refusals(tmp_path: Path) -> None:
     bomb[16:24] = struct.pack(">II", 60000, 60000)
     (tmp_path / "bomb.png").write_bytes(bomb)
     assert "100 megapixels" in refused(tmp_path / "bomb.png")
+
+
+def test_linked_folders_are_searched_and_loops_end(tmp_path: Path) -> None:
+    root, ann = tmp_path / "people", tmp_path / "elsewhere"
+    (root / "Bob").mkdir(parents=True)
+    ann.mkdir()
+    write(ann / "1.png", RED_LEFT)
+    write(root / "Bob" / "1.png", RED_LEFT)
+    (root / "Ann").symlink_to(ann)
+    (root / "Bob" / "up").symlink_to(root)
+    (ann / "here").symlink_to(ann)
+    assert list_photos([root]) == [root / "Ann" / "1.png", root / "Bob" / "1.png"]
 
 
 def test_listing(tmp_path: Path) -> None:

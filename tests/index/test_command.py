@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from minusface import runtime
 from minusface.cli import main
 from minusface.index import Index, LocalIndex
 from minusface.index.places import Made, made_for, open_index, parts, safe
 from minusface.index.schema import DATABASE
+from minusface.runtime import ExportCard
 
 D = 16
 MASTER = bytes(range(32))
@@ -156,6 +159,23 @@ def test_other_refusals(gallery: Path, call: Call, tmp_path: Path) -> None:
     assert "made for model" in call("import", bad, *asked, code=2)
     bad.write_bytes(b"no zip")
     assert "not an .npz" in call("import", bad, *asked, code=2)
+
+
+def test_templates_of_another_size_than_the_models(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new index would be made for them, and nobody ever found in it."""
+    entry = {half: {"float32": {"sha256": "f" * 64}} for half in ("client", "recognizer")}
+    card = ExportCard(112, 192, 1, D + 1, 18, entry)
+    monkeypatch.setattr(runtime, "load_export_card", lambda _: card)
+    file = tmp_path / "gallery.npz"
+    np.savez(file, people=np.array(["a"]), templates=unit(1))
+    asked = ("import", file, "--to", tmp_path / "new", "--collection", "t", "--model", "exp")
+    said = call(*asked, code=2)
+    assert f"{file}: {D} numbers a template, expected {D + 1} as exp makes them" in said
+    assert not (tmp_path / "new").exists()
+    card = replace(card, embedding_size=D)
+    assert "1 templates of 1 people" in call(*asked)
 
 
 def test_places() -> None:

@@ -54,6 +54,16 @@ def test_refusals(teacher: Path) -> None:
     assert teacher_of(None) == {}
     with pytest.raises(MinusfaceError, match="names no teacher's centre"):
         centre_of(card({}))
+    for wrong in (
+        *([1], "x", {"centre": 3}, {"centre": "x"}, {"centre": {"a": 1}}, {"centre": [1, "2"]}),
+        *({"centre": [[1.0]]}, {"centre": [True]}, {"centre": [float("nan")]}),
+        {"centre": [10**400]},
+    ):
+        with pytest.raises(
+            MinusfaceError, match=r"^runs/x: damaged card, its data\.teacher"
+        ) as told:
+            centre_of(card({"teacher": wrong}), "runs/x")
+        assert "\n" not in str(told.value)
     with pytest.raises(MinusfaceError, match=r"expected \(N, 3\)"):
         from_teacher(np.zeros((2, 4)), np.ones(3))
     with pytest.raises(MinusfaceError, match="NaN"):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from minusface import Protector, Recognizer
+from minusface.checkpoint import Card, save
 from minusface.cli import main
 from minusface.data import SyntheticFaces, export_folder
 from minusface.errors import MinusfaceError
@@ -100,6 +101,17 @@ def test_a_bare_recogniser_is_an_unprotected_model(
     assert set(read_state(tmp_path / "back.pth")) == set(bare)
 
 
+@pytest.mark.parametrize("key", ["recognizer", "codec"])
+@pytest.mark.parametrize("value", ["ir_18", [1], 3])
+def test_a_damaged_card_is_not_exported(tmp_path: Path, key: str, value: object) -> None:
+    model = {"recognizer": {"backbone": "ir_18", "kind": ["crop"]}, key: value}
+    save(tmp_path / "ours", Card("plain", model), {"model": {"a": torch.ones(1)}})
+    with pytest.raises(MinusfaceError, match=rf"damaged card, its model\.{key}") as told:
+        export_tface(tmp_path / "ours", tmp_path / "out.pth")
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / "out.pth").exists()
+
+
 class Evil:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch /tmp/minusface-was-here",)
@@ -142,6 +154,14 @@ def test_the_commands(
         assert words in said
         assert said.count("\n") == 1
     assert not (tmp_path / "x").exists()
+    for taken, file in (("run", "config.yaml"), ("mine", "my-embeddings.safetensors")):
+        (tmp_path / taken).mkdir()
+        (tmp_path / taken / file).write_bytes(b"mine")
+        assert main(["import-tface", str(tmp_path / "c.pth"), "--out", str(tmp_path / taken)]) == 2
+        said = capsys.readouterr().err
+        assert "holds other files, expected a new folder" in said
+        assert said.count("\n") == 1
+        assert [path.name for path in (tmp_path / taken).iterdir()] == [file]
     back = ["export-tface", str(tmp_path / "ours"), "--out", str(tmp_path / "b.pth")]
     assert main(back) == 0
     assert "225 tensors" in capsys.readouterr().out

@@ -123,7 +123,7 @@ def split(
 
     Args:
         data: a folder with a folder a person.
-        out: where the lists go.
+        out: where the lists go; no other lists of these names are replaced.
         test: part of the people that is held out.
         pairs: genuine pairs, and impostor pairs as well.
         seed: the same seed gives the same lists.
@@ -131,8 +131,7 @@ def split(
     """
     from minusface.data import FolderDataset
     from minusface.data.source import open_faces
-    from minusface.data.split import list_texts, split_people
-    from minusface.files import write_atomically
+    from minusface.data.split import list_texts, split_people, write_lists
 
     dataset = open_faces(data)
     if not isinstance(dataset, FolderDataset):
@@ -146,8 +145,7 @@ def split(
     found = split_people(dataset.people, images, test=test, pairs=pairs, seed=seed)
     texts = list_texts(found, dict(zip(dataset.people, map(len, images), strict=True)))
     folder = Path(out)
-    for name, text in texts.items():
-        write_atomically(folder / f"{name}.txt", text)
+    write_lists(folder, texts)
     counts = {"train": len(found.train), "test": len(found.test), "pairs": len(found.pairs)}
     if json:
         print(jsons.dumps(counts))

@@ -90,7 +90,8 @@ def evaluate(
     keep_freed_memory()
     given = [*(checkpoints or []), *(checkpoint or [])]
     out = _Outputs(json, markdown, csv, roc, det, worst)
-    _check(given, name, out)
+    entries = [part for entry in suite or [] for part in entry.split(",") if part]
+    _check(given, name, out, [*given, *entries, *([] if pairs is None else [pairs])])
     for line in imitated(precision, "cpu"):
         print(f"minusface: warning: {line}", file=sys.stderr)
     names: list[str | None] = [*name] if name else [None] * len(given)
@@ -106,7 +107,6 @@ def evaluate(
         )
         for path, called in zip(given, names, strict=True)
     ]
-    entries = [part for entry in suite or [] for part in entry.split(",") if part]
     large = [part.lower() for part in entries if part.lower() in LARGE]
     lists = [part for part in entries if part.lower() not in LARGE]
     if pairs is not None or lists or "megaface" in large:
@@ -146,10 +146,11 @@ class _Outputs(NamedTuple):
     worst: str | None
 
 
-def _check(given: list[str], name: list[str] | None, out: _Outputs) -> None:
-    """Refuse what would only fail after a long evaluation."""
+def _check(given: list[str], name: list[str] | None, out: _Outputs, read: list[str]) -> None:
+    """Refuse what would only fail after a long evaluation, and outputs in the place of what is read."""
     from minusface.errors import MinusfaceError
     from minusface.evaluate.plots import check_picture
+    from minusface.files import check_writable
 
     if not given:
         raise MinusfaceError("no checkpoint given, expected one or more")
@@ -160,6 +161,14 @@ def _check(given: list[str], name: list[str] | None, out: _Outputs) -> None:
             check_picture(path)
     if out.worst is not None and Path(out.worst).suffix.lower() not in (".png", ".jpg"):
         raise MinusfaceError(f"{out.worst}: pairs are drawn into a .png or .jpg file")
+    taken = {Path(path).resolve(): "is read" for path in read}
+    for flag, path in out._asdict().items():
+        if path is None or (flag == "json" and path == "-"):
+            continue
+        check_writable(Path(path))
+        other = taken.setdefault(Path(path).resolve(), f"is written by --{flag}")
+        if other != f"is written by --{flag}":
+            raise MinusfaceError(f"--{flag} {path}: {other} as well, expected another file")
 
 
 def _check_sizes(models: list[Model]) -> None:
@@ -192,12 +201,16 @@ def _report(
     tables = [markdown_table(shown)] if shown else []
     text = "\n".join([*tables, *([rates_table(searches)] if searches else [])])
     said = to_json([*shown, *searches])
+    # First: a file that cannot be written does not cost what was measured.
+    print(said if out.json == "-" else text, end="")
     if out.json is not None and out.json != "-":
         write_atomically(Path(out.json), said.encode())
     if out.markdown is not None:
-        write_atomically(Path(out.markdown), text.encode())
+        write_atomically(Path(out.markdown), text.encode("utf-8", "surrogateescape"))
     if out.csv is not None:
-        write_atomically(Path(out.csv), csv_table(shown, searches).encode())
+        write_atomically(
+            Path(out.csv), csv_table(shown, searches).encode("utf-8", "surrogateescape")
+        )
     if out.roc is not None:
         write_roc_plot([*results, *searches], out.roc)
     if out.det is not None:
@@ -206,7 +219,6 @@ def _report(
         from minusface.evaluate.worst import write_worst
 
         write_worst(results[-1], benchmarks[-1], out.worst)
-    print(said if out.json == "-" else text, end="")
 
 
 def _benchmarks(

@@ -146,6 +146,7 @@ def _import(asked: _Asked) -> None:
 
     gallery = read_gallery(Path(asked.place))
     said = gallery.model or _fingerprint(asked.model)
+    _check_size(asked, gallery.templates.shape[1])
     made = Made(gallery.templates.shape[1], said) if said else made_for(asked.to)
     if asked.model is not None and _fingerprint(asked.model) != made.model:
         raise MinusfaceError(
@@ -163,6 +164,22 @@ def _import(asked: _Asked) -> None:
     finally:
         index.close()
     _tell(asked, {asked.collection: moved})
+
+
+def _check_size(asked: _Asked, size: int) -> None:
+    """Refuse templates of another size than the model makes: nobody would ever be found among them."""
+    from pathlib import Path
+
+    from minusface.errors import MinusfaceError
+    from minusface.runtime import load_export_card
+
+    if asked.model is None:
+        return
+    expected = load_export_card(Path(asked.model)).embedding_size
+    if size != expected:
+        raise MinusfaceError(
+            f"{asked.place}: {size} numbers a template, expected {expected} as {asked.model} makes them"
+        )
 
 
 def _move(asked: _Asked) -> None:

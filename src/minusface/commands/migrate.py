@@ -32,7 +32,7 @@ def migrate(
     Args:
         teacher: an .npz of the teacher's raw embeddings: names (N,), plain (N, D), flipped (N, D). The name's
             folder is the person.
-        out: an .npz to write: keys, people and unit templates, for minusface index import.
+        out: another .npz, to write: keys, people and unit templates, for minusface index import.
         checkpoint: a distilled stage-2 checkpoint or run folder; by default the packaged weights.
         pairs: a list of pairs to measure on; the first of each is the probe.
         faces: the face folder that the pairs name.
@@ -55,10 +55,12 @@ def migrate(
         raise MinusfaceError("nothing to do: expected --out FILE, --pairs and --faces, or both")
     if (pairs is None) != (faces is None):
         raise MinusfaceError("--pairs and --faces go together: a list and the face folder it names")
+    if out is not None and Path(out).resolve() == Path(teacher).resolve():
+        raise MinusfaceError(f"{out}: is the teacher's file itself, expected another --out")
     folder = resolve(checkpoint)
     card = load_card(folder)
     names, plain, *_ = read_teacher(Path(teacher))
-    rows = from_teacher(plain, centre_of(card), Recognizer.load(folder).cohort).vectors
+    rows = from_teacher(plain, centre_of(card, str(folder)), Recognizer.load(folder).cohort).vectors
     measured = (
         [] if faces is None else _measure(folder, names, rows, str(pairs), faces, draws, seed)
     )

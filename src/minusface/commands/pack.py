@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
     from minusface.checkpoint import Card
 
+# In a card's data: the precision that a pack wrote.
+PACKED = "packed"
+EXPECTED = "expected a new folder, or one that a pack made before"
+
 
 def pack(
     checkpoint: str,
@@ -34,7 +38,8 @@ def pack(
         squeeze: an ir_lite's last layer as two thin ones (ir_lite_96): a quarter of its weights less.
             Measures and thresholds of the card are dropped with it: calibrate anew.
         mean: another checkpoint, from which this one went on, or which began where it did: the mean of both
-            recognisers' weights is packed. It often recognises better than either. Drops measures, too.
+            recognisers' weights is packed. It often recognises better than either. Drops measures, too,
+            and their cohorts.
         cohort: a folder of training faces, a folder a person: templates then tell how crowded their place
             is, which spares false matches, and are one number longer. Clusters of the faces' embeddings go
             into the weights; nobody's template does. Drops measures and thresholds, too.
@@ -50,24 +55,24 @@ def pack(
     from minusface.weights import resolve
 
     folder, target = find(resolve(checkpoint)), Path(out)
+    other = None if mean is None else find(resolve(mean))
     if not 0 <= seed < 2**63:
         raise MinusfaceError(f"--seed {seed}: expected at least 0 and less than {2**63}")
-    _check_target(target)
-    if target.resolve() == folder.resolve():
-        raise MinusfaceError(f"{target}: is the checkpoint itself, expected another folder")
+    _check_target(target, folder, other)
     card, tensors = load_card(folder), load_part(folder)
-    if squeeze and mean is not None:
+    if squeeze and other is not None:
         raise MinusfaceError("--squeeze and --mean do not go together: pack one after the other")
     if squeeze:
         card, tensors = _squeezed(card, tensors)
-    if mean is not None:
-        card, tensors = _mean(card, tensors, find(resolve(mean)))
+    if other is not None:
+        card, tensors = _mean(card, tensors, other, anew=cohort is not None)
     if cohort is not None:
         card, tensors = _with_cohort(folder, card, tensors, cohort, cohort_people, seed)
     elif cohort_people is not None:
         raise MinusfaceError("--cohort-people: people of a cohort, expected --cohort FACES too")
     narrow = tensors if float32 else {name: _halved(tensor) for name, tensor in tensors.items()}
-    named = dataclasses.replace(card, config=without_folders(card.config))
+    data = {**card.data, PACKED: "float32" if float32 else "float16"}
+    named = dataclasses.replace(card, config=without_folders(card.config), data=data)
     save(target, named, {"model": narrow})
     written = load_card(target).files["model"]
     worst = max(
@@ -81,11 +86,15 @@ def pack(
     return 0
 
 
-def _check_target(target: Path) -> None:
+def _check_target(target: Path, folder: Path, other: Path | None) -> None:
     """Refuse a folder that holds what packing would lose."""
     from minusface.checkpoint import CARD, load_card
     from minusface.errors import MinusfaceError
 
+    if target.resolve() == folder.resolve():
+        raise MinusfaceError(f"{target}: is the checkpoint itself, expected another folder")
+    if other is not None and target.resolve() == other.resolve():
+        raise MinusfaceError(f"{target}: is the checkpoint of --mean, expected another folder")
     if not (target / CARD).is_file():
         if target.is_dir() and any(target.iterdir()):
             raise MinusfaceError(f"{target}: holds other files, expected a new folder")
@@ -94,12 +103,32 @@ def _check_target(target: Path) -> None:
         raise MinusfaceError(
             f"{target}: belongs to the run {target.parent}, expected another folder"
         )
-    more = sorted(load_card(target).files.keys() - {"model"})
+    try:
+        card = load_card(target)
+    except MinusfaceError as error:
+        raise MinusfaceError(f"{target}: its card.json is not a pack's, {EXPECTED}") from error
+    more = sorted(card.files.keys() - {"model"})
     if more:
         raise MinusfaceError(
             f"{target}: holds a checkpoint with {', '.join(more)}, which packing would delete; "
-            "expected a new folder, or one that a pack made before"
+            f"{EXPECTED}"
         )
+    if not _is_packed(target, card):
+        raise MinusfaceError(f"{target}: holds a checkpoint that no pack made, {EXPECTED}")
+
+
+def _is_packed(folder: Path, card: Card) -> bool:
+    """Whether a pack made it: its card says so or, of one made before cards did, its weights are halves."""
+    import torch
+
+    from minusface.checkpoint import load_part
+
+    if PACKED in card.data:
+        return True
+    # Trainings save single precision; an import is what it was.
+    if "imported" in card.data or "model" not in card.files:
+        return False
+    return any(tensor.dtype == torch.float16 for tensor in load_part(folder).values())
 
 
 def _squeezed(card: Card, tensors: dict[str, Tensor]) -> tuple[Card, dict[str, Tensor]]:
@@ -120,9 +149,19 @@ def _squeezed(card: Card, tensors: dict[str, Tensor]) -> tuple[Card, dict[str, T
     return dataclasses.replace(card, model=model, metrics={}), {**tensors, **own}
 
 
-def _mean(card: Card, tensors: dict[str, Tensor], other: Path) -> tuple[Card, dict[str, Tensor]]:
-    """Card and tensors with the mean of two recognisers of one form."""
+def _mean(
+    card: Card, tensors: dict[str, Tensor], other: Path, anew: bool
+) -> tuple[Card, dict[str, Tensor]]:
+    """Card and tensors with the mean of two recognisers of one form; their cohorts do not serve it.
+
+    Args:
+        card: of the one.
+        tensors: of the one.
+        other: folder of the other.
+        anew: whether a cohort is made afterwards; where not, it is said that one is left out.
+    """
     import dataclasses
+    import sys
 
     from minusface.checkpoint import load_card, load_part
     from minusface.errors import MinusfaceError
@@ -136,6 +175,12 @@ def _mean(card: Card, tensors: dict[str, Tensor], other: Path) -> tuple[Card, di
     if mine != yours or len(mine) == 1 or theirs.task != card.task:
         raise MinusfaceError(f"--mean {other}: another recogniser or task, expected the same model")
     made = mean_of(tensors, load_part(other), f"--mean {other}")
+    if not anew and any(c.model["recognizer"].get("cohort") for c in (card, theirs)):
+        print(
+            f"--mean {other}: the cohort is left out, which is of other embeddings than the mean's; "
+            "--cohort FACES makes a new one",
+            file=sys.stderr,
+        )
     spec = {key: value for key, value in card.model["recognizer"].items() if key != "cohort"}
     told = {"task": theirs.task, "model": theirs.files["model"]["sha256"]}
     model, data = {**card.model, "recognizer": spec}, {**card.data, "mean_with": told}

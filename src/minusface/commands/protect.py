@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,11 +31,16 @@ def protect(
     secret and the crop decide. The permutation is not kept. Inputs that
     fail are listed on stderr; the others are written, and the exit code is 2.
 
+    No file that was there before is replaced: called again, NAME.png is left where it would be the same
+    again (with --secret-file or --seed), else NAME_2.png is written beside it.
+
     Args:
         inputs: photos, crops or folders of them.
-        out: folder for the PNGs, named as their inputs; a second of a name becomes NAME_2.
+        out: folder for the PNGs, named as their inputs; a second of a name becomes NAME_2. Not inside a
+            folder of inputs.
         checkpoint: a stage-1 or stage-2 checkpoint or run folder; by default the packaged weights.
-        seed: draw permutations from this seed and the output's name: for experiments, not for protection.
+        seed: draw permutations from this seed and the output's name (as in an empty folder): for
+            experiments, not for protection.
         secret_file: derive each permutation from this file's secret (16 bytes or more) and the crop: a photo
             sent often then always gives the same image, so that nothing can be averaged; but anybody sees
             which images are of one photo. Keep the file on the client.
@@ -51,6 +59,7 @@ def protect(
     from minusface.protect.secret import read_secret
     from minusface.weights import resolve
 
+    _check_places(inputs, out)
     keep_freed_memory()
     protector = Protector.load(resolve(checkpoint))
     files, failed = _files(inputs)
@@ -74,11 +83,25 @@ def protect(
     else:
         for made in run.written:
             print(f"{made['input']} -> {made['output']}")
-        count = f"{len(run.written)} protected" + (f", {len(failed)} failed" if failed else "")
-        print(count)
+        print(f"{len(run.written)} protected" + (f", {len(failed)} failed" if failed else ""))
         if run.written:
             print(f"next: minusface inspect {run.written[0]['output']}")
     return 2 if failed else 0
+
+
+def _check_places(inputs: list[str], out: str) -> None:
+    """Refuse no path at all, and protected images among the photos: called again, it would take them too."""
+    from minusface.errors import MinusfaceError
+
+    if not out:
+        raise MinusfaceError("--out: an empty path, expected a folder")
+    for given in inputs:
+        if not given:
+            raise MinusfaceError("an empty path, expected a photo, a crop or a folder of them")
+        if Path(given).is_dir() and Path(out).resolve().is_relative_to(Path(given).resolve()):
+            raise MinusfaceError(
+                f"{out}: lies inside {given}, expected a folder outside of the photos"
+            )
 
 
 def _files(inputs: list[str]) -> tuple[list[Path], list[str]]:
@@ -114,7 +137,8 @@ class _Run:
         self.secret, self.tries = secret, tries
         self.written: list[dict[str, str]] = []
         # An output never replaces an input: `minusface protect me.png --out .` keeps the photo.
-        self.taken = {str(file.resolve()).casefold() for file in files}
+        self.taken = {_key(file) for file in files}
+        self.used: set[str] = set()
 
     def protect(self, file: Path) -> list[str]:
         """Protect a file's faces; returns what went wrong, a line each.
@@ -124,7 +148,6 @@ class _Run:
         """
         from minusface.errors import MinusfaceError
         from minusface.faces import crops_from_files
-        from minusface.files import write_atomically
 
         size = self.protector.codec_config.size
         try:
@@ -132,8 +155,12 @@ class _Run:
         except MinusfaceError as error:
             return [str(error)]
         for name, crop in crops:
-            path = self._free(name)
-            write_atomically(path, self._png(path.stem, crop))
+            places = self._places(name)
+            path = next(places)
+            data = self._png(path.stem, crop)
+            while _key(path) in self.used or not _is_there(path, data):
+                path = next(places)
+            self.used.add(_key(path))
             self.written.append({"input": str(file), "output": str(path)})
         return []
 
@@ -145,22 +172,42 @@ class _Run:
         from minusface.types import FaceCrop
 
         order = None
-        count, channels = self.protector.n_duplicate * self.tries, self.protector.codec.channels
+        total, channels = self.protector.n_duplicate * self.tries, self.protector.codec.channels
         if self.secret is not None:
-            order = permutation_from_secret(self.secret, FaceCrop.from_uint8(crop), channels, count)
+            order = permutation_from_secret(self.secret, FaceCrop.from_uint8(crop), channels, total)
         elif self.seed is not None:
             orders = [
-                permutation_of_key([f"{name}#{i}"], channels, self.seed) for i in range(count)
+                permutation_of_key([f"{name}#{i}"], channels, self.seed) for i in range(total)
             ]
             order = torch.stack(orders, 1)
         made = self.protector.protect(FaceCrop.from_uint8(crop), order, tries=self.tries)
         return made.to_png()[0]
 
-    def _free(self, name: str) -> Path:
-        """A path not yet used: a.jpg and sub/a.jpg become a.png and a_2.png."""
-        number, path = 1, self.out / f"{name}.png"
-        while str(path.resolve()).casefold() in self.taken:
-            number += 1
-            path = self.out / f"{name}_{number}.png"
-        self.taken.add(str(path.resolve()).casefold())
-        return path
+    def _places(self, name: str) -> Iterator[Path]:
+        """Where an image may go: as in an empty folder, then on from there.
+
+        There, a.jpg and sub/a.jpg become a.png and a_2.png, whatever other runs left.
+        """
+        names = (name if number == 1 else f"{name}_{number}" for number in count(1))
+        paths = (self.out / f"{one}.png" for one in names)
+        first = next(path for path in paths if _key(path) not in self.taken)
+        self.taken.add(_key(first))
+        yield first
+        yield from paths
+
+
+def _key(path: Path) -> str:
+    """The same for all spellings of a path."""
+    return str(path.resolve()).casefold()
+
+
+def _is_there(path: Path, data: bytes) -> bool:
+    """Whether a file holds the data, written now or there before; False where it holds other data."""
+    from minusface.files import write_new
+
+    if not os.path.lexists(path) and write_new(path, data):
+        return True
+    try:
+        return path.is_file() and path.read_bytes() == data
+    except OSError:
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,27 +34,48 @@ def verify(
         second: another photo.
         checkpoint: a stage-2 or plain checkpoint or run folder; by default the packaged weights.
         fmr: the false-match rate to decide at: one that minusface calibrate measured (by default 1e-2),
-            or one of the server's model.
-        threshold: decide at this cosine instead; not with a server.
-        server: its address; by default MINUSFACE_SERVER, where that is set and first is no file.
+            or one of the server's model; fmr_1e-2, 1e-2 and 0.01 are the same.
+        threshold: decide at this cosine instead of a rate; not with a server.
+        server: its address; by default MINUSFACE_SERVER, where that is set, first is no file and no
+            checkpoint is given.
         model: with a server: a folder of minusface export; by default MINUSFACE_CLIENT_MODEL.
         insecure: allow http without TLS to another machine.
         json: print the outcome as JSON.
     """
     import os
 
-    named = fmr if fmr is None or fmr.startswith("fmr_") else f"fmr_{fmr}"
+    from minusface.errors import MinusfaceError
+
+    named = None if fmr is None else _rate_name(fmr)
     asked = os.environ.get("MINUSFACE_SERVER") and checkpoint is None and not os.path.isfile(first)
     if server is not None or asked:
         from minusface.commands.client import verify_at
-        from minusface.errors import MinusfaceError
 
         if checkpoint is not None or threshold is not None:
             raise MinusfaceError(
                 "--checkpoint and --threshold: not with a server, which has its own"
             )
         return verify_at(first, second, server, model, named, insecure, json)
+    if model is not None or insecure:
+        raise MinusfaceError(
+            "--model and --insecure: only with a server; expected --server URL, or two photos without them"
+        )
+    if threshold is not None and fmr is not None:
+        raise MinusfaceError("--threshold and --fmr: both decide, expected one")
     return _verify_here([first, second], checkpoint, named or "fmr_1e-2", threshold, json)
+
+
+def _rate_name(fmr: str) -> str:
+    """What cards and servers call a rate: ``fmr_1e-2`` for 1e-2, 0.01 and itself."""
+    given = fmr.removeprefix("fmr_")
+    try:
+        rate = float(given)
+        mantissa, _, exponent = f"{rate:.0e}".partition("e")
+        name = f"{mantissa}e{int(exponent)}"
+    except ValueError:
+        return f"fmr_{given}"
+    # Rounded, 0.014 would be decided at 0.01.
+    return f"fmr_{name if math.isclose(float(name), rate) else given}"
 
 
 def _verify_here(
@@ -63,7 +85,7 @@ def _verify_here(
     import json as jsons
 
     from minusface.checkpoint import load_card
-    from minusface.errors import choice_error
+    from minusface.errors import MinusfaceError
     from minusface.evaluate.calibration import from_card
     from minusface.evaluate.groups import worst_group
     from minusface.types import verify as decide
@@ -75,7 +97,9 @@ def _verify_here(
         metrics = load_card(path).metrics
         points = from_card(metrics, str(path))
         if fmr not in points:
-            raise choice_error("false-match rate", fmr, points)
+            # No "did you mean": what is spelled alike is another rate.
+            known = ", ".join(sorted(points))
+            raise MinusfaceError(f"{path}: unknown false-match rate {fmr!r} (known: {known})")
         point = points[fmr]
         worst = worst_group(metrics, fmr, str(path))
         threshold = point.threshold

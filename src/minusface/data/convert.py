@@ -76,8 +76,9 @@ def convert(
         advance: called with how many more images were looked at.
 
     Raises:
-        MinusfaceError: an unknown format, ``out`` is there, more than the format holds, an unreadable
-            image, a full disk, or another process that writes ``out`` now; nothing is left behind.
+        MinusfaceError: an unknown format, ``out`` is there, more than the format holds, names that a list
+            cannot hold, an unreadable image, a full disk, or another process that writes ``out`` now;
+            nothing is left behind.
     """
     if to not in FORMATS:
         raise choice_error("data format", to, FORMATS)
@@ -85,6 +86,8 @@ def convert(
         raise MinusfaceError(f"{out}: exists already, expected a new folder")
     if to == "recordio":
         check_recordio(len(dataset), dataset.classes, out)
+    if to == "list" and hasattr(dataset, "encoded"):
+        _check_names(dataset)
     partial = out.with_name(f".{out.name}.partial")
     with _alone(out, partial):
         try:
@@ -103,6 +106,17 @@ def convert(
                 raise
             raise MinusfaceError(f"{out}: cannot write ({error.strerror or error})") from error
     return job.done
+
+
+def _check_names(dataset: Any) -> None:
+    """Refuse paths that would be several fields or lines of a list."""
+    for index in range(len(dataset)):
+        key = dataset.key(index)
+        if ("\t" in key or "\n" in key) and _keeps_its_path(key):
+            raise MinusfaceError(
+                f"{dataset.name}, {key!r}: a tab or a new line in the name, which a list cannot hold; "
+                "rename it, or choose another format"
+            )
 
 
 @contextlib.contextmanager
@@ -234,9 +248,13 @@ def _path(number: int, key: str, label: int, data: bytes, to: str, dataset: Any)
         return key
     # A folder's people are its folders: other sources' keys do not tell who is who.
     own = to == "list" or isinstance(dataset, FolderDataset)
-    path = PurePosixPath(key)
-    inside = path.suffix.lower() in SUFFIXES and not path.is_absolute() and ".." not in path.parts
-    if own and inside:
+    if own and _keeps_its_path(key):
         return key
     ending = "png" if data.startswith(b"\x89PNG") else "jpg"
     return f"{label:07d}/{number:08d}.{ending}"
+
+
+def _keeps_its_path(key: str) -> bool:
+    """Whether a key is an image's path that stays inside."""
+    path = PurePosixPath(key)
+    return path.suffix.lower() in SUFFIXES and not path.is_absolute() and ".." not in path.parts

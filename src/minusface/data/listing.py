@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,12 @@ class ListDataset(RecordDataset):
         labels, starts, ends = [], [], []
         for lines in read_columns(path, 2, LINE):
             labels.append(read_labels(path, lines, 1))
-            starts.append(lines.starts[:, 0] + lines.offset)
-            ends.append((lines.ends[:, 0] - lines.starts[:, 0]).astype(np.uint16))
+            begins = lines.starts[:, 0].copy()
+            # A byte order mark is none of the first path, which it stands before.
+            if lines.first == 1 and lines.data[: len(BOM_UTF8)].tobytes() == BOM_UTF8:
+                begins[0] += len(BOM_UTF8)
+            starts.append(begins + lines.offset)
+            ends.append((lines.ends[:, 0] - begins).astype(np.uint16))
         whose = np.concatenate(labels)
         self._starts, self._lengths = np.concatenate(starts), np.concatenate(ends)
         super().__init__(path.stem, whose, check_labels(whose, str(path)), size, on_error)

@@ -85,8 +85,14 @@ def _expand(pattern: str) -> list[str]:
         raise MinusfaceError(
             'webdataset is needed for shards: pip install "minusface[data]"'
         ) from error
+    try:
+        urls = expand_urls(pattern)
+    except ValueError as error:
+        raise MinusfaceError(
+            f"{pattern}: not a pattern of shards ({error}), expected faces.tar or faces-{{000..012}}.tar"
+        ) from error
     found: list[str] = []
-    for url in expand_urls(pattern):
+    for url in urls:
         local = "*" in url and "://" not in url
         found += sorted(glob.glob(url)) if local else [str(url)]
     if not found:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from minusface.errors import MinusfaceError
+from minusface.files import write_atomically
 
 Indices = npt.NDArray[np.int64]
 
@@ -22,7 +24,8 @@ class Split:
     test: list[str]
     """Names of other people, sorted."""
     pairs: list[tuple[str, str, bool]]
-    """(key, key, same person), both of test people; genuine and impostor pairs in turn."""
+    """(key, key, same person), both of test people; genuine and impostor pairs in turn, each kind in the
+    order of its first people: folds are runs of a list, and a person should not be in many."""
 
 
 def split_people(
@@ -63,9 +66,11 @@ def split_people(
             "(try another seed or a larger test)"
         )
     impostors = _impostors([len(images[person]) for person in chosen], len(genuine), random)
+    # Cut before they are sorted: people took turns, and all of them shall be there.
+    both = sorted(genuine[: len(impostors)]), sorted(impostors)
     drawn = [
         (images[chosen[a]][i], images[chosen[b]][j], same)
-        for two in zip(genuine, impostors, strict=False)
+        for two in zip(*both, strict=True)
         for (a, i, b, j), same in zip(two, (True, False), strict=True)
     ]
     inside = set(chosen.tolist())
@@ -99,6 +104,26 @@ def list_texts(split: Split, images: Mapping[str, int]) -> dict[str, bytes]:
         name: "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
         for name, lines in lists.items()
     }
+
+
+def write_lists(folder: Path, texts: Mapping[str, bytes]) -> None:
+    """Write what :func:`list_texts` gives as ``NAME.txt``, or nothing.
+
+    Raises:
+        MinusfaceError: a file of such a name says something else; or it cannot be written.
+    """
+    files = {folder / f"{name}.txt": text for name, text in texts.items()}
+    for file, text in files.items():
+        try:
+            stands = file.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise MinusfaceError(f"{file}: cannot read ({error.strerror or error})") from error
+        if stands != text:
+            raise MinusfaceError(f"{file}: another list is there, expected an --out without it")
+    for file, text in files.items():
+        write_atomically(file, text)
 
 
 Draw = tuple[int, int, int, int]

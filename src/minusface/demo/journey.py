@@ -8,7 +8,7 @@ import json
 import math
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from minusface.demo.photo import Portrait, open_portrait
 from minusface.demo.pictures import Pictures, make_pictures, png
 from minusface.demo.progress import Phase, Trail
 from minusface.demo.record import Options, next_command, settings
-from minusface.demo.source import Source, open_source
+from minusface.demo.source import OWN_LISTS, Source, open_source, write_lists
 from minusface.demo.training import STAGES, Budget, Trained, recipe, train_stage
 from minusface.errors import MinusfaceError
 from minusface.evaluate import VerificationResult
@@ -67,10 +67,11 @@ def run(options: Options, console: Console, budget: Budget | None = None) -> Fin
     faces = source.train_words if packaged is None else source.pairs_words
     for line in (f"photo: {portrait.words}", f"faces: {faces}"):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    make_room(out)
+    write_lists(source)
     with Trail(phases(source, budget, packaged), console) as trail:
         trained = []
         if packaged is None:
-            make_room(out)
             trained = train_all(source, out, budget, options.seed, trail)
         checkpoint = packaged or out / "stage2"
         trail.next(LOOK)
@@ -131,6 +132,19 @@ def check(options: Options, budget: Budget) -> None:
     out = Path(options.out)
     if out.exists() and not out.is_dir():
         raise MinusfaceError(f"{out}: is a file, expected a folder to write the demo to")
+    # They are moved, and go with the run after the next.
+    for folder in (out / PICTURES, out / PREVIOUS / PICTURES):
+        other = next((file for file in sorted(folder.glob("*")) if not _is_picture(file)), None)
+        if other is not None:
+            raise MinusfaceError(f"{other}: is no demo's, expected an --out without it")
+
+
+def _is_picture(file: Path) -> bool:
+    """Whether a demo may have written it."""
+    named = {one.name for one in fields(Pictures)}
+    return file.name.startswith(".") or (
+        file.suffix == ".png" and file.stem.partition("-")[0] in named
+    )
 
 
 def phases(source: Source, budget: Budget, packaged: Path | None) -> list[Phase]:
@@ -160,7 +174,7 @@ def make_room(out: Path) -> None:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name in (*STAGES, PICTURES, RESULTS, REPORT):
+        for name in (*STAGES, PICTURES, *OWN_LISTS, RESULTS, REPORT):
             old, kept = out / name, out / PREVIOUS / name
             if old.exists():
                 kept.parent.mkdir(exist_ok=True)

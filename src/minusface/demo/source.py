@@ -6,7 +6,7 @@ import hashlib
 import shlex
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from minusface.types import UInt8
 
 DEFAULT_FACES = ("shared", "faces", "lfw-112x112")
 PROTOCOL, TRAIN_LIST, TEST_LIST = "lfw-protocol", "peopleDevTrain.txt", "pairsDevTest.txt"
+OWN_LISTS = "people-train.txt", "pairs-held-out.txt"
 HELD_OUT_PART, HELD_OUT_LEAST = 0.1, 20
 # Synthetic people of the evaluation come from a seed that no training is likely to use.
 HELD_OUT_SEED = 1_000_003
@@ -45,6 +46,8 @@ class Source:
     pairs_words: str
     evaluate_options: str
     """What ``minusface evaluate`` needs to see the same pairs; empty where it cannot."""
+    lists: Mapping[Path, bytes] = field(default_factory=dict)
+    """Files of a split, which are still to be written."""
 
 
 def find_faces(faces: str | None) -> Path | None:
@@ -86,7 +89,7 @@ def open_source(
 
     Args:
         faces: a folder, ``synthetic``, or None for the one beside the repository.
-        out: where lists of a split are written.
+        out: where lists of a split belong.
         budget: how many pairs, how many drawn faces.
         seed: of the split and the pairs.
         trained: whether models are trained here; otherwise nobody knows whom they learned from.
@@ -128,18 +131,17 @@ def listed_source(folder: Path, lists: Path) -> Source:
 def split_source(
     folder: Path, out: Path, budget: Budget, seed: int, trained: bool = True
 ) -> Source:
-    """Any other folder: some people are held out and paired; lists are written to ``out``."""
+    """Any other folder: some people are held out and paired; their lists belong into ``out``."""
     whole = FolderDataset(folder)
     people: defaultdict[str, list[str]] = defaultdict(list)
     for key in whole.keys():  # noqa: SIM118
         people[key.split("/")[0]].append(key)
     kept, held_out = hold_out(people, seed, str(folder))
     pairs = make_pairs({name: people[name] for name in held_out}, budget.pairs, seed)
-    names, pairs_file = out / "people-train.txt", out / "pairs-held-out.txt"
+    names, pairs_file = (out / name for name in OWN_LISTS)
     # A count in front: names may be numbers.
-    write_atomically(names, "\n".join([str(len(kept)), *kept, ""]).encode())
-    lines = [f"{pair.a}\t{pair.b}\t{int(pair.same)}\n" for pair in pairs]
-    write_atomically(pairs_file, "".join(lines).encode())
+    people_text = "\n".join([str(len(kept)), *kept, ""])
+    pairs_text = "".join(f"{pair.a}\t{pair.b}\t{int(pair.same)}\n" for pair in pairs)
     keys = [key for name in kept for key in people[name]]
     teacher, objective = find_teacher(folder, keys)
     words = f"of {len(held_out)} people held out of {whole.name}"
@@ -157,7 +159,21 @@ def split_source(
         train_words=f"{whole.name}: {len(keys)} images of {len(kept)} people",
         pairs_words=_pairs_words(pairs, words),
         evaluate_options=_options(pairs_file, folder),
+        lists={
+            file: text.encode("utf-8", "surrogateescape")
+            for file, text in ((names, people_text), (pairs_file, pairs_text))
+        },
     )
+
+
+def write_lists(source: Source) -> None:
+    """Write the lists of a split, where there is one.
+
+    Raises:
+        MinusfaceError: they cannot be written.
+    """
+    for file, text in source.lists.items():
+        write_atomically(file, text)
 
 
 def synthetic_source(budget: Budget, seed: int) -> Source:

@@ -179,6 +179,47 @@ def from_card(metrics: dict[str, Any], where: str) -> dict[str, OperatingPoint]:
             f"{where}: no thresholds in its card; minusface calibrate {where} --faces DIR measures them"
         )
     try:
-        return {name: OperatingPoint(**fields) for name, fields in held.items()}
+        points = {name: OperatingPoint(**fields) for name, fields in held.items()}
     except (TypeError, AttributeError) as error:
         raise MinusfaceError(f"{where}: damaged thresholds in its card") from error
+    for name, point in points.items():
+        check_numbers(asdict(point), f"{where}: damaged thresholds in its card: {name}")
+        if not 0 < point.target < 1:
+            raise MinusfaceError(
+                f"{where}: damaged thresholds in its card: {name}.target {point.target}, "
+                "expected more than 0 and less than 1"
+            )
+    return points
+
+
+_COUNTS = ("images", "people", "impostors")
+# Where there are no genuine pairs, or in cards from before it was measured.
+_MAY_LACK = ("fnmr", "fnmr_low", "fnmr_high", "fmr_p95")
+_RATES = ("target", "fmr", "fmr_low", "fmr_high", *_MAY_LACK)
+
+
+def check_numbers(fields: dict[str, Any], where: str) -> None:
+    """Refuse rates, counts and thresholds from a card that are none.
+
+    Args:
+        fields: by the names that cards give them; others are passed over.
+        where: file and place in it, for errors.
+
+    Raises:
+        MinusfaceError: another type, NaN, or beyond what there can be; the field is named.
+    """
+    for name, value in fields.items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is None and name in _MAY_LACK:
+            continue
+        if name in _COUNTS:
+            good, expected = type(value) is int and value >= 1, "a whole number from 1 on"
+        elif name in _RATES:
+            good, expected = number and 0 <= value <= 1, "a number from 0 to 1"
+        elif name == "threshold":
+            # A cosine, with room for rounding.
+            good, expected = number and abs(value) <= 1.001, "a number from -1 to 1"
+        else:
+            continue
+        if not good:
+            raise MinusfaceError(f"{where}.{name} is {str(value)[:40]!r}, expected {expected}")

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minusface.errors import MinusfaceError
-from minusface.evaluate.calibration import INTERVAL, pair_rates, resampled
+from minusface.evaluate.calibration import INTERVAL, check_numbers, pair_rates, resampled
 from minusface.evaluate.metrics import Floats
 from minusface.evaluate.pairs import Ints
 
@@ -160,9 +160,11 @@ def worst_group(metrics: Mapping[str, Any], name: str, where: str) -> GroupPoint
     """
     try:
         points = [GroupPoint(**fields) for fields in metrics.get("groups", {}).get(name, [])]
-        return max(points, key=lambda point: point.fmr, default=None)
     except (TypeError, AttributeError) as error:
         raise MinusfaceError(f"{where}: damaged groups in its card") from error
+    for number, point in enumerate(points):
+        check_numbers(vars(point), f"{where}: damaged groups in its card: {name}[{number}]")
+    return max(points, key=lambda point: point.fmr, default=None)
 
 
 class Summary(NamedTuple):

@@ -31,7 +31,8 @@ class OnnxEmbedder:
         colours: ``RGB`` or ``BGR``.
 
     Raises:
-        MinusfaceError: onnxruntime is not installed, no model of this form, or an unknown choice.
+        MinusfaceError: onnxruntime is not installed, no model of this form, the recogniser of an export, or
+            an unknown choice.
     """
 
     draws_matter = False

@@ -24,7 +24,7 @@ from minusface.files import write_atomically
 from minusface.protect import Protector, draw_permutation
 from minusface.protect.choice import MOST_TRIES
 from minusface.recognize import Recognizer
-from minusface.runtime import CARD, ExportCard
+from minusface.runtime import CARD, KIND, ExportCard
 
 OPSET = 18
 VARIANTS = ("float32", "float16", "int8")
@@ -50,9 +50,10 @@ def export(
 
     Raises:
         MinusfaceError: a checkpoint without both halves, an unknown variant, an opset that cannot be made, a
-            missing package.
+            missing package, an ``out`` that is something else's.
     """
     _require()
+    check_target(out)
     for variant in variants:
         if variant not in VARIANTS:
             raise choice_error("variant", variant, VARIANTS)
@@ -101,11 +102,10 @@ def replacing(out: Path | str) -> Iterator[Path]:
     What stands in ``out`` is served until then: the card goes last, and what is not replaced stays.
 
     Raises:
-        MinusfaceError: nothing can be written there.
+        MinusfaceError: nothing can be written there, or it is something else's.
     """
     target = Path(out)
-    if target.exists() and not target.is_dir():
-        raise MinusfaceError(f"{target}: is a file, expected a folder to export to")
+    check_target(target)
     with contextlib.ExitStack() as undo:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -121,6 +121,27 @@ def replacing(out: Path | str) -> Iterator[Path]:
                 os.replace(file, target / file.name)
         except OSError as error:
             raise MinusfaceError(f"{target}: cannot write ({error.strerror or error})") from error
+
+
+def check_target(out: Path | str) -> None:
+    """Refuse a folder in which an export would take the place of something else.
+
+    Raises:
+        MinusfaceError: a file, a run, or a folder whose ``card.json`` is not an export's.
+    """
+    target, expected = Path(out), "expected a new folder, or one that an export made before"
+    if target.exists() and not target.is_dir():
+        raise MinusfaceError(f"{target}: is a file, expected a folder to export to")
+    if any((target / name / CARD).is_file() for name in ("best", "last")):
+        raise MinusfaceError(f"{target}: holds a run, {expected}")
+    try:
+        card = json.loads((target / CARD).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError):
+        card = None
+    if not isinstance(card, dict) or card.get("kind") != KIND:
+        raise MinusfaceError(f"{target}: its card.json is not an export's, {expected}")
 
 
 def write_card(card: ExportCard, out: Path | str) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 
 from minusface.errors import MinusfaceError
 from minusface.faces.align import align_photo, is_crop
-from minusface.faces.photos import list_photos, read_photo
+from minusface.faces.photos import MIN_SIDE, jpeg_size, list_photos, read_photo
 from minusface.files import write_atomically
 from minusface.pixels import UInt8
 
@@ -60,25 +60,27 @@ def align_folder(
     taken as crops. Of several faces the largest and most central is taken.
 
     Args:
-        root: photos, in a folder a person.
-        out: where crops go; outside ``root``.
-        size: N.
+        root: photos, in a folder a person; links to folders are followed.
+        out: where crops go; outside ``root``. What lies there already where a crop belongs must be N x N.
+        size: N, 16 or more.
         workers: processes; by default one a core. They are started anew, not forked: a script that asks
             for several does so below its ``if __name__ == "__main__":``.
         advance: called with 1 a photo.
 
     Raises:
-        MinusfaceError: no such folder, no photo in it, ``out`` inside it, two photos of one name, a full
-            disk, or a process that died.
+        MinusfaceError: no such folder, no photo in it, ``out`` inside it, two photos of one name, crops of
+            another size in ``out``, a full disk, or a process that died.
     """
     root, out = Path(root), Path(out)
+    if size < MIN_SIDE:
+        raise MinusfaceError(f"size {size}: expected crops of {MIN_SIDE} pixels or more a side")
     if not root.is_dir():
         raise MinusfaceError(f"{root}: no such folder, expected photos in a folder a person")
     if out.resolve().is_relative_to(root.resolve()):
         raise MinusfaceError(f"{out}: lies inside {root}, expected a folder outside of the photos")
     photos = list_photos([root])
     targets = _targets(root, out, photos)
-    todo = [(photo, target) for photo, target in targets.items() if not target.is_file()]
+    todo = [(p, target) for p, target in targets.items() if not _is_there(target, size)]
     advance(len(photos) - len(todo))
     misses = []
     for photo, reason in _run(todo, size, workers or os.cpu_count() or 1):
@@ -89,7 +91,8 @@ def align_folder(
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerows([("photo", "reason"), *misses])
-    write_atomically(out / MISSES, table.getvalue().encode())
+    # Names of files are bytes, not always of UTF-8.
+    write_atomically(out / MISSES, table.getvalue().encode("utf-8", "surrogateescape"))
     _write_sheet([t for t in targets.values() if t.is_file()], out / SHEET, size)
     return Aligned(len(photos), len(todo) - len(misses), len(photos) - len(todo), misses)
 
@@ -105,6 +108,19 @@ def _targets(root: Path, out: Path, photos: Sequence[Path]) -> dict[Path, Path]:
             )
         taken[target] = photo
     return {photo: target for target, photo in taken.items()}
+
+
+def _is_there(target: Path, size: int) -> bool:
+    """Whether a crop was written before; one of another size would be mixed with those of this run."""
+    if not target.is_file():
+        return False
+    found = jpeg_size(target)
+    if found == (size, size):
+        return True
+    said = "no JPEG" if found is None else f"{found[0]}x{found[1]} pixels"
+    raise MinusfaceError(
+        f"{target}: {said}, expected a crop of {size}x{size}; give another folder, or delete it"
+    )
 
 
 def _run(

@@ -5,6 +5,7 @@ Legend: H, W photo pixels.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from minusface.pixels import UInt8
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MIN_SIDE = 16
 MAX_PIXELS = 100_000_000
+ORIENTATION = 0x0112  # EXIF's tag
 GREY = 127  # what shows through transparent pixels
 
 
@@ -48,7 +50,9 @@ def decode_photo(data: bytes, where: str) -> UInt8:
     _check_header(data, where)
     image = None
     if _is_whole(data):
-        flags = cv2.IMREAD_UNCHANGED if data.startswith(b"\x89PNG") else cv2.IMREAD_COLOR
+        # With their transparency, they come as they are stored: neither upright nor in three colours.
+        stored = data.startswith(b"\x89PNG") or _is_webp(data)
+        flags = cv2.IMREAD_UNCHANGED if stored else cv2.IMREAD_COLOR
         try:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         except cv2.error:
@@ -61,11 +65,13 @@ def decode_photo(data: bytes, where: str) -> UInt8:
             f"{where}: {width}x{height} pixels, expected {MIN_SIDE} or more a side"
         )
     _check_pixels(width, height, where)
-    return _three_colours(image)
+    return _three_colours(_upright(image, _orientation(data)) if stored else image)
 
 
 def list_photos(paths: Sequence[Path | str]) -> list[Path]:
-    """Files as given, and the images in folders (subfolders too), sorted by name.
+    """Files as given, and the images in folders, sorted by name.
+
+    Subfolders are searched too, and folders that are linked to; a link back to a folder above it is not.
 
     Raises:
         MinusfaceError: a path that is not there, or a folder without an image.
@@ -77,13 +83,39 @@ def list_photos(paths: Sequence[Path | str]) -> list[Path]:
                 raise MinusfaceError(f"{path}: no such file or folder")
             found.append(path)
             continue
-        inside = sorted(
-            file for file in path.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file()
-        )
+        inside = sorted(_images_in(path, frozenset()))
         if not inside:
             raise MinusfaceError(f"{path}: no image in this folder ({', '.join(ENDINGS)})")
         found += inside
     return found
+
+
+def _images_in(folder: Path, above: frozenset[str]) -> Iterator[Path]:
+    """Images below a folder; ``above`` are the real paths of the folders that led there."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    try:
+        with os.scandir(folder) as found:
+            entries = list(found)
+    except OSError:
+        return
+    for entry in entries:
+        path = folder / entry.name
+        if entry.is_dir():
+            yield from _images_in(path, above | {real})
+        elif path.suffix.lower() in ENDINGS and entry.is_file():
+            yield path
+
+
+def jpeg_size(path: Path) -> tuple[int, int] | None:
+    """Width and height of a JPEG by its first 64 KiB; None where they do not tell."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(1 << 16)
+    except OSError as error:
+        raise MinusfaceError(f"{path}: cannot read ({error.strerror or error})") from error
+    return next(_jpeg_sizes(data), None)
 
 
 def _check_pixels(width: int, height: int, where: str) -> None:
@@ -98,6 +130,12 @@ def _check_header(data: bytes, where: str) -> None:
     if data.startswith(b"\x89PNG") and len(data) >= 24:
         width, height = struct.unpack(">II", data[16:24])
         _check_pixels(width, height, where)
+    for width, height in _jpeg_sizes(data):
+        _check_pixels(width, height, where)
+
+
+def _jpeg_sizes(data: bytes) -> Iterator[tuple[int, int]]:
+    """(width, height) as a JPEG's frame says, before its first scan."""
     for marker, position in _jpeg_segments(data):
         if (
             0xC0 <= marker <= 0xCF
@@ -105,7 +143,7 @@ def _check_header(data: bytes, where: str) -> None:
             and position + 9 <= len(data)
         ):
             height, width = struct.unpack(">HH", data[position + 5 : position + 9])
-            _check_pixels(width, height, where)
+            yield width, height
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
@@ -130,6 +168,44 @@ def _is_whole(data: bytes) -> bool:
     if data.startswith(b"\x89PNG"):
         return b"IEND" in data
     return True
+
+
+def _is_webp(data: bytes) -> bool:
+    return data.startswith(b"RIFF") and data[8:12] == b"WEBP"
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Name and content of a PNG's or WebP's chunks."""
+    webp = _is_webp(data)
+    position = 12 if webp else 8
+    while position + 8 <= len(data):
+        head = data[position : position + 8]
+        kind, length = struct.unpack("<4sI", head) if webp else struct.unpack(">I4s", head)[::-1]
+        yield kind, data[position + 8 : position + 8 + length]
+        position += 8 + length + (length % 2 if webp else 4)
+
+
+def _orientation(data: bytes) -> int:
+    """The orientation that EXIF notes in a PNG or WebP; 1, upright, where there is none."""
+    exif = next((body for kind, body in _chunks(data) if kind in (b"eXIf", b"EXIF")), b"")
+    exif = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None or len(exif) < 8:
+        return 1
+    start = struct.unpack(order + "I", exif[4:8])[0] + 2
+    for position in range(start, len(exif) - 9, 12):
+        tag, _, _, value = struct.unpack(order + "HHIH", exif[position : position + 10])
+        if tag == ORIENTATION:
+            return int(value)
+    return 1
+
+
+def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """An image turned and mirrored as EXIF's orientations 1 to 8 say."""
+    if 5 <= orientation <= 8:
+        image = image.swapaxes(0, 1)
+    rows, columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return np.ascontiguousarray(image[:: -1 if rows else 1, :: -1 if columns else 1])
 
 
 def _three_colours(image: np.ndarray) -> UInt8:

@@ -7,7 +7,7 @@ Legend: N templates, D embedding.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,21 +19,42 @@ from minusface.errors import MinusfaceError
 from minusface.recognize.cohort import Cohort
 from minusface.types import Template
 
+LARGEST = float(np.finfo(np.float64).max)
 
-def centre_of(card: Card) -> npt.NDArray[np.float64]:
+
+def centre_of(card: Card, where: str | None = None) -> npt.NDArray[np.float64]:
     """(D,) the teacher's mean embedding, as the card of a distilled model keeps it.
+
+    Args:
+        card: of the model.
+        where: what to call it in errors.
 
     Raises:
         MinusfaceError: the model was not distilled from a file of embeddings, or its card does not say so.
     """
-    teacher: dict[str, Any] = card.data.get("teacher") or {}
-    centre = np.asarray(teacher.get("centre") or [], np.float64)
-    if not len(centre):
+    where = f"{card.task} checkpoint" if where is None else where
+    teacher = card.data.get("teacher") or {}
+    if not isinstance(teacher, dict):
         raise MinusfaceError(
-            f"{card.task} checkpoint: its card names no teacher's centre, expected a model distilled from "
-            "a file of embeddings"
+            f"{where}: damaged card, its data.teacher is a {type(teacher).__name__}, expected a mapping"
         )
-    return centre
+    centre = teacher.get("centre") or []
+    if not isinstance(centre, list) or not all(map(_is_number, centre)):
+        raise MinusfaceError(
+            f"{where}: damaged card, its data.teacher.centre is no list of numbers, expected one for each "
+            "of an embedding"
+        )
+    if not centre:
+        raise MinusfaceError(
+            f"{where}: its card names no teacher's centre, expected a model distilled from a file of "
+            "embeddings"
+        )
+    return np.asarray(centre, np.float64)
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is one that a float holds; NaN and infinity are none."""
+    return type(value) in (int, float) and abs(cast(float, value)) <= LARGEST
 
 
 def from_teacher(

@@ -164,12 +164,15 @@ def import_tface(path: Path | str, out: Path | str) -> checkpoint.Card:
     """Write a TFace checkpoint as one of ours.
 
     Raises:
-        MinusfaceError: what :func:`read_state` and :func:`to_checkpoint` refuse; ``out`` holds one already.
+        MinusfaceError: what :func:`read_state` and :func:`to_checkpoint` refuse; ``out`` is not empty.
     """
-    if (Path(out) / checkpoint.CARD).exists():
+    folder = Path(out)
+    if (folder / checkpoint.CARD).exists():
         raise MinusfaceError(f"{out}: holds a checkpoint already, expected a new folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise MinusfaceError(f"{out}: holds other files, expected a new folder")
     card, tensors = to_checkpoint(read_state(path), str(path))
-    checkpoint.save(Path(out), card, {"model": tensors})
+    checkpoint.save(folder, card, {"model": tensors})
     return card
 
 
@@ -178,15 +181,15 @@ def to_state(path: Path | str) -> Tensors:
 
     Raises:
         MinusfaceError: no checkpoint, or what TFace's MinusFace does not have: another backbone or codec,
-            several copies, an input that is transformed.
+            several copies, an input that is transformed; or a damaged card.
     """
     card = checkpoint.load_card(path)
-    recognizer = card.model.get("recognizer") or {}
+    recognizer, codec = (_mapping(card, key, path) for key in ("recognizer", "codec"))
     backbone = str(recognizer.get("backbone"))
     if not backbone.startswith("ir_") or backbone.startswith("ir_lite"):
         raise MinusfaceError(f"{path}: backbone {backbone}, which TFace does not have")
-    if card.model.get("codec") and card.model["codec"].get("name") != "dct":
-        raise MinusfaceError(f"{path}: codec {card.model['codec'].get('name')}, TFace has dct only")
+    if codec and codec.get("name") != "dct":
+        raise MinusfaceError(f"{path}: codec {codec.get('name')}, TFace has dct only")
     if card.model.get("n_duplicate", 1) != 1:
         raise MinusfaceError(f"{path}: n_duplicate {card.model['n_duplicate']}, TFace has 1 only")
     if card.model.get("obfuscation", "shuffle") != "shuffle":
@@ -195,7 +198,7 @@ def to_state(path: Path | str) -> Tensors:
         )
     # Crops are in [-1, 1] already; features are never transformed.
     allowed = {"protected": ("as_is",), "crop": ("as_is", "rescaled")}.get(
-        recognizer.get("kind", "")
+        str(recognizer.get("kind"))
     )
     if allowed and recognizer.get("input") not in allowed:
         raise MinusfaceError(
@@ -209,6 +212,16 @@ def to_state(path: Path | str) -> Tensors:
             inner = name.removeprefix("recognizer.backbone.")
             state[inner if card.task == "plain" else RECOGNIZER + inner] = tensor
     return state
+
+
+def _mapping(card: checkpoint.Card, key: str, path: Path | str) -> dict[str, Any]:
+    """An entry of a card's model, empty where there is none."""
+    held = card.model.get(key) or {}
+    if not isinstance(held, dict):
+        raise MinusfaceError(
+            f"{path}: damaged card, its model.{key} is a {type(held).__name__}, expected a mapping"
+        )
+    return held
 
 
 def _reference_name(name: str) -> str:
