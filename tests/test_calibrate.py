@@ -10,6 +10,7 @@ import torch
 
 from minusface.checkpoint import CARD, Card, load_card, save
 from minusface.commands import calibrate as command
+from minusface.data.source import folder_of
 from minusface.errors import MinusfaceError
 from minusface.evaluate.calibration import calibrate
 from tests.evaluate.clouds import cloud
@@ -50,3 +51,32 @@ def test_a_seed_below_zero(tmp_path: Path) -> None:
     saved(tmp_path, 1.0)
     with pytest.raises(MinusfaceError, match="--seed -1"):
         command.calibrate(str(tmp_path), "faces", seed=-1)
+
+
+@pytest.mark.parametrize(
+    ("task", "obfuscation", "following"),
+    [
+        ("stage2", "shuffle", "verify A.jpg B.jpg --checkpoint"),
+        ("stage2", "mask", "inspect"),
+        ("stage1", "shuffle", "inspect"),
+        ("plain", "shuffle", "inspect"),
+    ],
+)
+def test_what_comes_next_takes_the_model(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    task: str,
+    obfuscation: str,
+    following: str,
+) -> None:
+    save(tmp_path, Card(task, {"obfuscation": obfuscation}), {"model": {"w": torch.ones(3)}})
+    monkeypatch.setattr(command, "_measured", measuring(tmp_path))
+    assert command.calibrate(str(tmp_path), "faces") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: minusface {following} {tmp_path}"
+
+
+def test_a_face_folder_may_be_called_one() -> None:
+    assert folder_of("folder:faces", "") == folder_of("faces", "") == "faces"
+    with pytest.raises(MinusfaceError, match=r"--faces list:x: list data, expected a face folder"):
+        folder_of("list:x", "--faces ")

@@ -60,9 +60,9 @@ def calibrate(
             f"{checkpoint}: ships with minusface and is not written to; "
             f"minusface pack {checkpoint} --out DIR makes a copy to calibrate"
         )
-    files = load_card(folder).files
+    card = load_card(folder)
     found = _measured(folder, faces, people, groups, tries, seed, batch_size)
-    _keep(folder, found, files)
+    _keep(folder, found, card.files)
     if json:
         print(jsons.dumps(found.told(), indent=1))
         return 0
@@ -72,7 +72,10 @@ def calibrate(
         print(f"{found.without:,} images have no group in {groups}")
     whole = found.points[0]
     print(f"{whole.impostors:,} impostor pairs of {whole.people:,} people; in {folder / CARD}")
-    print(f"next: minusface verify A.jpg B.jpg --checkpoint {shlex.quote(checkpoint)}")
+    # Clients' images are stage 2's, and never of masks.
+    sent = card.task == "stage2" and card.model.get("obfuscation") != "mask"
+    following = "verify A.jpg B.jpg --checkpoint" if sent else "inspect"
+    print(f"next: minusface {following} {shlex.quote(checkpoint)}")
     return 0
 
 
@@ -114,6 +117,7 @@ def _measured(
     """Thresholds, and errors by group where there are groups: refused before anything is embedded."""
     from minusface.checkpoint import load_card
     from minusface.data import FolderDataset
+    from minusface.data.source import folder_of
     from minusface.evaluate import calibration
     from minusface.evaluate.dataset import embed_dataset
     from minusface.evaluate.embedders import ProtectedEmbedder
@@ -124,7 +128,7 @@ def _measured(
     masks = load_card(folder).model.get("obfuscation") == "mask"
     model = load_model(folder, seed=seed, eight_bits=True, tries=1 if masks else check_tries(tries))
     tries = model.embedder.tries if isinstance(model.embedder, ProtectedEmbedder) else 1
-    dataset = FolderDataset(faces, people, size=model.size)
+    dataset = FolderDataset(folder_of(faces, "--faces "), people, size=model.size)
     taken = _taken(dataset.labels.tolist(), seed)
     named = None if groups is None else _named(dataset, taken, groups)
     rows = embed_dataset(model, dataset, taken, batch_size).numpy()

@@ -23,6 +23,7 @@ def teach(data: str, network: str, out: str, people: str | None = None, json: bo
         json: print the outcome as JSON.
     """
     from minusface.data import FolderDataset
+    from minusface.data.source import folder_of
     from minusface.memory import keep_freed_memory
     from minusface.progress import bar
     from minusface.train.teach import descriptors, open_network, write_teacher
@@ -30,7 +31,7 @@ def teach(data: str, network: str, out: str, people: str | None = None, json: bo
     target = Path(out)
     if target.suffix.lower() != ".npz" or target.is_dir():
         raise MinusfaceError(f"--out {out}: expected a file that ends in .npz")
-    asked, dataset = open_network(network), FolderDataset(data, people)
+    asked, dataset = open_network(network), FolderDataset(folder_of(data, ""), people)
     keep_freed_memory()
     with bar("embedding", len(dataset)) as advance:
         keys, plain, mirrored = descriptors(asked, dataset, advance)
@@ -39,7 +40,7 @@ def teach(data: str, network: str, out: str, people: str | None = None, json: bo
         print(jsons.dumps({"out": out, "images": len(keys), "size": plain.shape[1]}))
         return 0
     print(f"{out}: embeddings of {len(keys):,} images; they are biometric data")
-    print(f"next: {_train(data, out, people)}")
+    print(f"next: {_train(folder_of(data, ''), out, people)}")
     return 0
 
 
@@ -69,6 +70,7 @@ def mix(
         json: print the outcome as JSON.
     """
     from minusface.data import FolderDataset
+    from minusface.data.source import folder_of
     from minusface.memory import keep_freed_memory
     from minusface.progress import bar
     from minusface.train.mixing import FACES, TEACHER, Mixing
@@ -80,7 +82,8 @@ def mix(
         raise MinusfaceError(f"--seed {seed}: expected at least 0 and less than {2**63}")
     asked = open_network(network)
     known = hashlib.sha256(Path(network).read_bytes()).hexdigest()
-    mixing = Mixing(FolderDataset(data, people), asked, Path(out), seed, known)
+    photos = FolderDataset(folder_of(data, ""), people)
+    mixing = Mixing(photos, asked, Path(out), seed, known)
     keep_freed_memory()
     with bar("mixing", len(mixing.photos) + count) as advance:
         done = mixing.run(count, teacher, advance)

@@ -278,6 +278,6 @@ def next_command(config: TrainConfig, source: str | None = None) -> str:
         faces = config.evaluation.faces or config.data.faces
         where = ["--pairs", config.evaluation.pairs, "--faces", faces]
         return shlex.join(["minusface", "evaluate", out, *where])
-    if config.task == "stage2":
+    if config.task == "stage2" and config.stage2.obfuscation != "mask":
         return shlex.join(["minusface", "protect", "PHOTO", "--out", "DIR", "--checkpoint", out])
     return shlex.join(["minusface", "evaluate", out, "--pairs", "PAIRS", "--faces", "DIR"])

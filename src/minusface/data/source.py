@@ -76,6 +76,22 @@ def source_parts(spec: str) -> tuple[str, str]:
     return "folder", spec
 
 
+def folder_of(spec: str, what: str) -> str:
+    """The face folder that a line names, where nothing but one will do.
+
+    Args:
+        spec: DIR, or folder:DIR.
+        what: names it in errors.
+
+    Raises:
+        MinusfaceError: another format.
+    """
+    kind, place = source_parts(spec)
+    if kind != "folder":
+        raise MinusfaceError(f"{what}{spec}: {kind} data, expected a face folder")
+    return place
+
+
 def _synthetic(spec: str, place: str, size: int, seed: int) -> FaceDataset:
     from minusface.data.synthetic import SyntheticFaces
 
