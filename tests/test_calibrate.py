@@ -59,7 +59,7 @@ def test_a_seed_below_zero(tmp_path: Path) -> None:
         ("stage2", "shuffle", "verify A.jpg B.jpg --checkpoint"),
         ("stage2", "mask", "inspect"),
         ("stage1", "shuffle", "inspect"),
-        ("plain", "shuffle", "inspect"),
+        ("plain", "shuffle", "verify A.jpg B.jpg --checkpoint"),
     ],
 )
 def test_what_comes_next_takes_the_model(

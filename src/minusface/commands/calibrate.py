@@ -72,9 +72,8 @@ def calibrate(
         print(f"{found.without:,} images have no group in {groups}")
     whole = found.points[0]
     print(f"{whole.impostors:,} impostor pairs of {whole.people:,} people; in {folder / CARD}")
-    # Clients' images are stage 2's, and never of masks.
-    sent = card.task == "stage2" and card.model.get("obfuscation") != "mask"
-    following = "verify A.jpg B.jpg --checkpoint" if sent else "inspect"
+    compared = card.task in ("stage2", "plain") and card.model.get("obfuscation") != "mask"
+    following = "verify A.jpg B.jpg --checkpoint" if compared else "inspect"
     print(f"next: minusface {following} {shlex.quote(checkpoint)}")
     return 0
 
