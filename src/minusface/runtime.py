@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -245,3 +246,18 @@ def from_bytes(images: Bytes) -> Floats:
     return np.ascontiguousarray(tiles.reshape(batch, -1, width, width), np.float32) / np.float32(
         255
     )
+
+
+def rate_name(fmr: str | None) -> str | None:
+    """What cards and servers call a rate: ``fmr_1e-2`` for 1e-2, 0.01 and itself; None for None."""
+    if fmr is None:
+        return None
+    given = fmr.removeprefix("fmr_")
+    try:
+        rate = float(given)
+        mantissa, _, exponent = f"{rate:.0e}".partition("e")
+        name = f"{mantissa}e{int(exponent)}"
+    except ValueError:
+        return fmr
+    # Rounded, 0.014 would be decided at 0.01.
+    return f"fmr_{name if math.isclose(float(name), rate) else given}"

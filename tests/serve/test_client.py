@@ -23,6 +23,7 @@ from minusface.data.synthetic import SyntheticFaces
 from minusface.errors import MinusfaceError
 from minusface.faces import Face, NoFaceError
 from minusface.faces.quality import LEAST_EYES, QualityError, check_crop, good_crop
+from minusface.runtime import rate_name
 from minusface.serve import images
 from tests.products import SIZE
 
@@ -389,6 +390,10 @@ def test_the_commands(
         assert capsys.readouterr().out.startswith("the same person (score ")
         assert main(["identify", image, *at, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["matches"][0][0] == "Ann"
+        assert main(["identify", image, *at, "--fmr", "custom"]) == 0
+        capsys.readouterr()
+        assert main(["identify", image, *at, "--fmr", "0.01"]) == 2
+        assert "unknown false match rate 'fmr_1e-2'" in capsys.readouterr().err
         assert main(["verify", "Bob", image, *at]) == 2
         assert "nobody of this name" in capsys.readouterr().err
         assert main(["verify", "Ann", image, *at, "--fmr", "x"]) == 2
@@ -410,3 +415,14 @@ def test_the_commands(
     finally:
         server.should_exit = True
         thread.join(10)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("0.01", "fmr_1e-2"), ("1e-2", "fmr_1e-2"), ("fmr_1e-2", "fmr_1e-2"), ("fmr_0.001", "fmr_1e-3"),
+        ("0.014", "fmr_0.014"), ("custom", "custom"), ("nan", "nan"), ("", ""), (None, None),
+    ],
+)  # fmt: skip
+def test_what_a_rate_is_called(given: str | None, name: str | None) -> None:
+    assert rate_name(given) == name

@@ -74,14 +74,16 @@ def identify(
         server: its address; by default MINUSFACE_SERVER.
         model: a folder of minusface export; by default MINUSFACE_CLIENT_MODEL.
         count: people at most.
-        fmr: name of a false match rate of the model's card, such as fmr_1e-3.
+        fmr: a false match rate of the model's card: fmr_1e-3, 1e-3 or 0.001.
         insecure: allow http without TLS to another machine.
         json: print JSON.
     """
     import dataclasses
     import json as jsons
 
-    found = _client(server, model, insecure).identify(photo, count, fmr)
+    from minusface.runtime import rate_name
+
+    found = _client(server, model, insecure).identify(photo, count, rate_name(fmr))
     if json:
         print(jsons.dumps(dataclasses.asdict(found)))
     else:

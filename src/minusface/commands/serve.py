@@ -48,7 +48,8 @@ def serve(
             qdrant:http://HOST:6333.
         host: address to listen on; by default this machine's own.
         port: to listen on; by default 8080.
-        fmr: name of the false match rate used where a request names none; by default the card's strictest.
+        fmr: the false match rate used where a request names none (fmr_1e-3, 1e-3 or 0.001); by default the
+            card's strictest.
         threshold: a cosine in the place of the card's thresholds.
         variant: of the recogniser; by default float32.
         threads: for one batch; by default 1, 0 leaves it to onnxruntime.
@@ -59,6 +60,8 @@ def serve(
         tls_key: PEM file of its key.
         proxy: a proxy in front ends TLS; its forwarding headers are believed.
     """
+    from minusface.runtime import rate_name
+
     if new_master_key is not None:
         return _new_master(Path(new_master_key))
     given: dict[str, Any] = {
@@ -67,7 +70,7 @@ def serve(
         "index": index,
         "host": host,
         "port": port,
-        "fmr": fmr,
+        "fmr": rate_name(fmr),
         "threshold": threshold,
         "variant": variant,
         "threads": threads,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,8 +44,9 @@ def verify(
     import os
 
     from minusface.errors import MinusfaceError
+    from minusface.runtime import rate_name
 
-    named = None if fmr is None else _rate_name(fmr)
+    named = rate_name(fmr)
     asked = os.environ.get("MINUSFACE_SERVER") and checkpoint is None and not os.path.isfile(first)
     if server is not None or asked:
         from minusface.commands.client import verify_at
@@ -63,19 +63,6 @@ def verify(
     if threshold is not None and fmr is not None:
         raise MinusfaceError("--threshold and --fmr: both decide, expected one")
     return _verify_here([first, second], checkpoint, named or "fmr_1e-2", threshold, json)
-
-
-def _rate_name(fmr: str) -> str:
-    """What cards and servers call a rate: ``fmr_1e-2`` for 1e-2, 0.01 and itself."""
-    given = fmr.removeprefix("fmr_")
-    try:
-        rate = float(given)
-        mantissa, _, exponent = f"{rate:.0e}".partition("e")
-        name = f"{mantissa}e{int(exponent)}"
-    except ValueError:
-        return f"fmr_{given}"
-    # Rounded, 0.014 would be decided at 0.01.
-    return f"fmr_{name if math.isclose(float(name), rate) else given}"
 
 
 def _verify_here(
