@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from minusface.commands.outputs import Outputs, check_outputs, write_outputs
 from minusface.config import Precision
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def evaluate(
 
     keep_freed_memory()
     given = [*(checkpoints or []), *(checkpoint or [])]
-    out = _Outputs(json, markdown, csv, roc, det, worst)
+    out = Outputs(json, markdown, csv, roc, det, worst)
     entries = [part for entry in suite or [] for part in entry.split(",") if part]
     _check(given, name, out, [*given, *entries, *([] if pairs is None else [pairs])])
     for line in imitated(precision, "cpu"):
@@ -122,7 +123,7 @@ def evaluate(
         _measure(model, one, how, len(benchmarks) > 1) for one in benchmarks for model in models
     ]
     searches = [_measure_large(model, part, root, how) for part in large for model in models]
-    _report(results, _groups(benchmarks, models, results), searches, benchmarks, out)
+    write_outputs(results, _groups(benchmarks, models, results), searches, benchmarks, out)
     return 0
 
 
@@ -135,40 +136,15 @@ class _How(NamedTuple):
     cache: Path | None
 
 
-class _Outputs(NamedTuple):
-    """Where results go, besides the screen."""
-
-    json: str | None
-    markdown: str | None
-    csv: str | None
-    roc: str | None
-    det: str | None
-    worst: str | None
-
-
-def _check(given: list[str], name: list[str] | None, out: _Outputs, read: list[str]) -> None:
-    """Refuse what would only fail after a long evaluation, and outputs in the place of what is read."""
+def _check(given: list[str], name: list[str] | None, out: Outputs, read: list[str]) -> None:
+    """Refuse what would only fail after a long evaluation."""
     from minusface.errors import MinusfaceError
-    from minusface.evaluate.plots import check_picture
-    from minusface.files import check_writable
 
     if not given:
         raise MinusfaceError("no checkpoint given, expected one or more")
     if name is not None and len(name) != len(given):
         raise MinusfaceError(f"--name: given {len(name)} times for {len(given)} checkpoints")
-    for path in (out.roc, out.det):
-        if path is not None:
-            check_picture(path)
-    if out.worst is not None and Path(out.worst).suffix.lower() not in (".png", ".jpg"):
-        raise MinusfaceError(f"{out.worst}: pairs are drawn into a .png or .jpg file")
-    taken = {Path(path).resolve(): "is read" for path in read}
-    for flag, path in out._asdict().items():
-        if path is None or (flag == "json" and path == "-"):
-            continue
-        check_writable(Path(path))
-        other = taken.setdefault(Path(path).resolve(), f"is written by --{flag}")
-        if other != f"is written by --{flag}":
-            raise MinusfaceError(f"--{flag} {path}: {other} as well, expected another file")
+    check_outputs(out, read)
 
 
 def _check_sizes(models: list[Model]) -> None:
@@ -182,43 +158,6 @@ def _check_sizes(models: list[Model]) -> None:
                 f"{first.name} takes crops of {first.size}x{first.size} pixels, {other.name} of "
                 f"{other.size}x{other.size}: evaluate them apart"
             )
-
-
-def _report(
-    results: list[VerificationResult],
-    groups: list[VerificationResult],
-    searches: list[RatesResult],
-    benchmarks: list[Benchmark],
-    out: _Outputs,
-) -> None:
-    """Print the tables and write the files that were asked for."""
-    from minusface.evaluate import markdown_table, to_json, write_det_plot, write_roc_plot
-    from minusface.evaluate.rates import rates_table
-    from minusface.evaluate.report import csv_table
-    from minusface.files import write_atomically
-
-    shown = [*results, *groups]
-    tables = [markdown_table(shown)] if shown else []
-    text = "\n".join([*tables, *([rates_table(searches)] if searches else [])])
-    said = to_json([*shown, *searches])
-    # First: a file that cannot be written does not cost what was measured.
-    print(said if out.json == "-" else text, end="")
-    if out.json is not None and out.json != "-":
-        write_atomically(Path(out.json), said.encode())
-    if out.markdown is not None:
-        write_atomically(Path(out.markdown), text.encode("utf-8", "surrogateescape"))
-    if out.csv is not None:
-        write_atomically(
-            Path(out.csv), csv_table(shown, searches).encode("utf-8", "surrogateescape")
-        )
-    if out.roc is not None:
-        write_roc_plot([*results, *searches], out.roc)
-    if out.det is not None:
-        write_det_plot([*results, *searches], out.det)
-    if out.worst is not None and results:
-        from minusface.evaluate.worst import write_worst
-
-        write_worst(results[-1], benchmarks[-1], out.worst)
 
 
 def _benchmarks(
