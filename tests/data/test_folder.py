@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from minusface.data import FolderDataset, decode_image, read_people
+from minusface.data.folder import _ends
 from minusface.errors import MinusfaceError
 
 PEOPLE = {"Cy": 1, "Ann_Lee": 3, "Bob": 2}
@@ -162,6 +163,30 @@ def test_damaged_files(
     path.unlink()
     with pytest.raises(MinusfaceError, match="cannot read"):
         dataset[0]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_what_lies_behind_an_image_does_not_matter(suffix: str, tmp_path: Path) -> None:
+    """As the film of a motion photo does: it may hold every marker there is."""
+    write(tmp_path / f"a{suffix}", picture(0))
+    data = (tmp_path / f"a{suffix}").read_bytes()
+    image = decode_image(data, "a")
+    behind = np.random.default_rng(0).bytes(300_000) + b"\xff\xda" + bytes(100)
+    assert (decode_image(data + behind, "a") == image).all()
+    assert (decode_image(data + data[: len(data) // 2], "a") == image).all()
+    for end in (len(data) - 20, len(data) // 2, 200):
+        with pytest.raises(MinusfaceError, match="not a readable image"):
+            decode_image(data[:end], "a")
+
+
+def test_scans_with_restarts_and_levels_end_where_they_end() -> None:
+    for flags in ([cv2.IMWRITE_JPEG_RST_INTERVAL, 2], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]):
+        done, made = cv2.imencode(".jpg", picture(0), flags)
+        assert done
+        data = made.tobytes()
+        assert _ends(data)
+        assert _ends(data + b"\xff\xda")
+        assert not any(_ends(data[:end]) for end in (0, 2, 100, len(data) // 2, len(data) - 2))
 
 
 def hide_simplejpeg(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -126,6 +127,11 @@ class FolderDataset(Skipping):
         return blob
 
 
+# A PNG's last chunk, whole: its name and checksum are always these.
+PNG_END = b"IEND\xaeB`\x82"
+# A JPEG's marker, and the next one behind a scan, within which zeros and restarts follow 0xff.
+MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
+SCANNED = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 _EXPECTED = "expected one folder a person: root/person/image.jpg"
 
 
@@ -179,7 +185,7 @@ def decode_image(data: bytes, where: str) -> UInt8:
     try:
         if data.startswith(b"\xff\xd8"):
             image = _decode_jpeg(data)
-        elif data and not (data.startswith(b"\x89PNG") and b"IEND" not in data[-64:]):
+        elif data and not (data.startswith(b"\x89PNG") and PNG_END not in data):
             image = _decode_opencv(data)
     except (ValueError, cv2.error):
         image = None
@@ -189,9 +195,25 @@ def decode_image(data: bytes, where: str) -> UInt8:
     return image
 
 
+def _ends(data: bytes) -> bool:
+    """Whether a JPEG's own end is there, whatever lies behind it, as the film of a motion photo does."""
+    position = 2
+    while marker := MARKER.match(data, position):
+        kind, position = marker.group(1), marker.end()
+        if kind == b"\xd9":
+            return True
+        if kind == b"\x01" or b"\xd0" <= kind <= b"\xd7":
+            continue
+        position += int.from_bytes(data[position : position + 2])
+        if kind == b"\xda":
+            behind = SCANNED.search(data, position)
+            position = len(data) if behind is None else behind.start()
+    return False
+
+
 def _decode_jpeg(data: bytes) -> UInt8 | None:
     # OpenCV fills what a truncated scan lacks with grey, without a word.
-    if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+    if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda") and not _ends(data):
         return None
     try:
         import simplejpeg
