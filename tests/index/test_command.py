@@ -46,6 +46,19 @@ def gallery(tmp_path: Path) -> Path:
     return tmp_path / "gallery"
 
 
+def test_an_address_that_cannot_be_understood_keeps_its_password(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("psycopg_pool", reason="the extra pgvector")
+    for password in ("hunter%2", "hun ter"):
+        place = f"postgresql://minusface:{password}@127.0.0.1:1/x"
+        assert main(["index", "stats", place]) == 2
+        said = capfd.readouterr().err
+        assert len(said.splitlines()) == 1
+        assert "cannot be understood" in said
+        assert "hun" not in said
+
+
 Call = Callable[..., str]
 
 

@@ -207,6 +207,30 @@ def test_what_was_erased_may_come_again_and_stays(backend: Reopened) -> None:
     assert backend().stats("a").templates == 2
 
 
+def test_a_drop_after_new_keys_notes_its_templates(backend: Reopened, tmp_path: Path) -> None:
+    """A backup from before has another salt, by which it is not known again."""
+    index = backend()
+    index.create("a")
+    added = index.add("a", "Ann", unit(2))
+    index.rekey("a")
+    index.drop("a")
+    noted = " ".join(file.read_text() for file in tmp_path.rglob("erased.log")).split()
+    assert set(added.templates) < set(noted)
+
+
+def test_names_are_one_however_they_were_typed(backend: Reopened) -> None:
+    index = backend()
+    index.create("a")
+    composed, typed = "Jos\u00e9", "Jose\u0301"
+    for number, name in enumerate((typed, composed)):
+        index.add("a", name, unit(1, number))
+    index.rekey("a")
+    assert [(person.name, person.templates) for person in index.people("a")] == [(composed, 2)]
+    assert index.scores("a", typed, unit(1)).shape == (1,)
+    assert index.erase("a", typed) == 2
+    assert index.people("a") == []
+
+
 def test_refusals(backend: Reopened) -> None:
     index = backend()
     index.create("a")

@@ -446,19 +446,6 @@ def test_a_row_that_cannot_be_opened_is_named(opened: Open) -> None:
         opened()
 
 
-def test_names_that_look_alike_are_one_however_they_were_typed(opened: Open) -> None:
-    index = opened()
-    index.create("a")
-    composed, typed = "Jos\u00e9", "Jose\u0301"
-    index.add("a", composed, unit(1))
-    index.add("a", typed, unit(1, seed=1))
-    assert [(p.name, p.templates) for p in index.people("a")] == [(composed, 2)]
-    assert index.scores("a", typed, unit(1)).shape == (1,)
-    index.rekey("a")
-    assert index.erase("a", typed) == 2
-    assert index.people("a") == []
-
-
 class Fails:
     """A database whose log cannot be emptied for now, as on a full disk."""
 

@@ -151,18 +151,12 @@ class MinusFace:
         assert isinstance(codec, BlockCodec), "the raw codec has no frequencies to undo"
         if self.images > 1:
             return self._undo_jointly(codec, protected, permutation)
-        total = torch.zeros(())
-        for image, order in zip(
-            torch.split(protected, 3, 1), permutation.to(protected.device).unbind(1), strict=True
-        ):
-            ycc_bcn = _shifted_ycc(image, codec)
-            weight_kn = codec.pixel_weight_kn
-            share_kn = weight_kn / (weight_kn.square().sum(0, keepdim=True) + RIDGE)
-            spread_bfn = (ycc_bcn[:, :, None] * share_kn).flatten(1, 2)
-            # Channel k of the sum came from channel order[k] of the residue: back to where it was.
-            back = order.argsort(1)[:, :, None].expand_as(spread_bfn)
-            total = total + spread_bfn.gather(1, back)
-        return (total / self.images).view(len(protected), -1, codec.size, codec.size)
+        weight_kn = codec.pixel_weight_kn
+        share_kn = weight_kn / (weight_kn.square().sum(0, keepdim=True) + RIDGE)
+        spread_bfn = (_shifted_ycc(protected, codec)[:, :, None] * share_kn).flatten(1, 2)
+        # Channel k of the sum came from channel order[k] of the residue: back to where it was.
+        back = permutation[:, 0].to(protected.device).argsort(1)[:, :, None].expand_as(spread_bfn)
+        return spread_bfn.gather(1, back).view(len(protected), -1, codec.size, codec.size)
 
     def _undo_jointly(self, codec: BlockCodec, protected: Tensor, permutation: Tensor) -> Tensor:
         """Of several images: at each pixel the least residue that gives all of their 3n sums."""

@@ -76,7 +76,7 @@ def decode_png(data: bytes, size: int, copies: int) -> Bytes:
             raise ImageError("image: transparent pixels, expected none")
         image = image[:, :, :3]
     picture = np.ascontiguousarray(image[:, :, ::-1], np.uint8)
-    if picture.std((0, 1)).max() < BLANK:
+    if cv2.meanStdDev(picture)[1].max() < BLANK:
         raise ImageError("image: blank, expected a protected image")
     if looks_natural(picture):
         raise NaturalImageError(
