@@ -421,6 +421,8 @@ def test_evaluate_checks_its_outputs_first(
         for flag in ("--json", "--markdown", "--csv"):
             assert f"{tmp_path}: a folder, expected a file" in run(*asked, flag, tmp_path).line
         assert "pairs.txt: is read as well" in run(*asked, "--csv", pairs).line
+        face = next(file for file in place.faces.rglob("*") if file.is_file())
+        assert "which is read; expected a new file" in run(*asked, "--worst", face).line
         twice = run(*asked, "--csv", tmp_path / "r", "--json", tmp_path / "x" / ".." / "r").line
         assert "is written by --" in twice
         assert "is no folder" in run(*asked, "--json", pairs / "r.json").line

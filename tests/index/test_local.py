@@ -152,7 +152,7 @@ def test_an_older_backup_brings_nobody_back(opened: Open, tmp_path: Path) -> Non
     index = opened()
     for name in ("a", "b"):
         index.create(name)
-        index.add(name, "Ann", unit(2))
+        index.add(name, "Ann", unit(2), Request("k", b"one"))
         index.add(name, "Bob", unit(1, seed=5))
     backup = tmp_path / "backup.sqlite"
     index.backup(backup)
@@ -165,6 +165,8 @@ def test_an_older_backup_brings_nobody_back(opened: Open, tmp_path: Path) -> Non
     index = opened()
     assert index.collections() == ["a"]
     assert [p.name for p in index.people("a")] == ["Bob"]
+    with pytest.raises(ConflictError, match="erased since"):
+        index.add("a", "Ann", unit(2), Request("k", b"one"))
     # Enrolled anew, they are there: only what was erased is gone.
     index.add("a", "Ann", unit(2))
     assert len(opened().people("a")) == 2
@@ -200,7 +202,8 @@ def test_a_repeated_request_is_answered_not_done(opened: Open) -> None:
     with pytest.raises(ConflictError, match="idempotency"):
         index.add("a", "Bob", unit(1), Request("k", b"two"))
     index.erase("a", "Ann")
-    assert not index.add("a", "Ann", unit(1), Request("k", b"one")).replayed
+    with pytest.raises(ConflictError, match="erased since"):
+        index.add("a", "Ann", unit(1), Request("k", b"one"))
 
 
 def test_rekeying_keeps_every_answer_and_changes_every_byte(opened: Open, tmp_path: Path) -> None:

@@ -92,7 +92,8 @@ def evaluate(
     given = [*(checkpoints or []), *(checkpoint or [])]
     out = Outputs(json, markdown, csv, roc, det, worst)
     entries = [part for entry in suite or [] for part in entry.split(",") if part]
-    _check(given, name, out, [*given, *entries, *([] if pairs is None else [pairs])])
+    read = [*given, *entries, *(path for path in (pairs, faces, root) if path is not None)]
+    _check(given, name, out, read)
     for line in imitated(precision, "cpu"):
         print(f"minusface: warning: {line}", file=sys.stderr)
     names: list[str | None] = [*name] if name else [None] * len(given)

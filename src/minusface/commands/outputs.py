@@ -38,6 +38,7 @@ def check_outputs(out: Outputs, read: list[str]) -> None:
     if out.worst is not None and Path(out.worst).suffix.lower() not in (".png", ".jpg"):
         raise MinusfaceError(f"{out.worst}: pairs are drawn into a .png or .jpg file")
     taken = {Path(path).resolve(): "is read" for path in read}
+    folders = [folder for folder in taken if folder.is_dir()]
     for flag, path in out._asdict().items():
         if path is None or (flag == "json" and path == "-"):
             continue
@@ -45,6 +46,24 @@ def check_outputs(out: Outputs, read: list[str]) -> None:
         other = taken.setdefault(Path(path).resolve(), f"is written by --{flag}")
         if other != f"is written by --{flag}":
             raise MinusfaceError(f"--{flag} {path}: {other} as well, expected another file")
+        _check_among(flag, Path(path), folders)
+
+
+def _check_among(flag: str, path: Path, folders: list[Path]) -> None:
+    """Refuse to write over a face or a benchmark in a folder that is read; results may lie beside them.
+
+    Raises:
+        MinusfaceError: the output, and the folder.
+    """
+    from minusface.errors import MinusfaceError
+
+    whole = path.resolve()
+    for folder in folders:
+        beside = whole.parent == folder and whole.suffix != ".bin"
+        if folder in whole.parents and not beside and whole.exists():
+            raise MinusfaceError(
+                f"--{flag} {path}: lies in {folder}, which is read; expected a new file"
+            )
 
 
 def write_outputs(

@@ -86,7 +86,7 @@ def convert(
         raise MinusfaceError(f"{out}: exists already, expected a new folder")
     if to == "recordio":
         check_recordio(len(dataset), dataset.classes, out)
-    if to == "list" and hasattr(dataset, "encoded"):
+    if to in ("list", "tfrecord") and hasattr(dataset, "encoded"):
         _check_names(dataset)
     partial = out.with_name(f".{out.name}.partial")
     with _alone(out, partial):
@@ -109,7 +109,7 @@ def convert(
 
 
 def _check_names(dataset: Any) -> None:
-    """Refuse paths that would be several fields or lines of a list."""
+    """Refuse paths that would be several fields or lines of a list, or of a TFRecord set's."""
     for index in range(len(dataset)):
         key = dataset.key(index)
         if ("\t" in key or "\n" in key) and _keeps_its_path(key):

@@ -31,8 +31,24 @@ class ConflictError(MinusfaceError):
     """An idempotency key that was used for something else, or a name already taken."""
 
 
+class SpentRequestError(ConflictError):
+    """An idempotency key of an enrolment whose person was erased since."""
+
+
 class StorageError(MinusfaceError):
     """The disk is full, or the database cannot be reached; nothing was changed."""
+
+
+def check_unspent(spent: bool) -> None:
+    """Refuse a try of an enrolment that comes after the person was erased: it would bring them back.
+
+    Raises:
+        SpentRequestError: its idempotency key was used, and what it enrolled is erased.
+    """
+    if spent:
+        raise SpentRequestError(
+            "enrolled before under this idempotency key, and erased since; to enroll anew, use another key"
+        )
 
 
 class Request(NamedTuple):

@@ -109,6 +109,10 @@ def bury(db: sqlite3.Connection, tombstones: Tombstones) -> None:
     with transaction(db):
         db.executemany("DELETE FROM collections WHERE id = ?", dropped)
         db.executemany("DELETE FROM templates WHERE id = ?", templates)
+        db.execute(
+            "INSERT OR IGNORE INTO spent SELECT collection, key FROM requests "
+            "WHERE person NOT IN (SELECT person FROM templates)"
+        )
         db.execute("DELETE FROM people WHERE id NOT IN (SELECT person FROM templates)")
 
 
@@ -129,7 +133,8 @@ def reseal(db: sqlite3.Connection, old: Gallery, keys: CollectionKeys) -> None:
             again = keys.seal(keys.rotate(plain).tobytes(), uid)
             db.execute("UPDATE templates SET vector = ? WHERE id = ?", (again, template))
     # Their names are hashed with the old keys: tries from before count as new ones.
-    db.execute("DELETE FROM requests WHERE collection = ?", (old.number,))
+    for table in ("requests", "spent"):
+        db.execute(f"DELETE FROM {table} WHERE collection = ?", (old.number,))
 
 
 def salt_name(salt: bytes) -> str:

@@ -36,7 +36,7 @@ from minusface.index.changes import ChangeLog
 from minusface.index.gallery import Gallery, bury, opened, reseal, salt_name, storing, transaction
 from minusface.index.keys import SALT_BYTES, CollectionKeys
 from minusface.index.nearest import EXACT_BELOW, Nearest
-from minusface.index.rows import insert, note_request, owner_of, replayed
+from minusface.index.rows import erase, insert, note_request, owner_of, replayed
 from minusface.index.schema import DATABASE, check_master, connect, held_lock, note_master
 from minusface.index.tombstones import Tombstones
 
@@ -218,7 +218,7 @@ class LocalIndex:
                 # Before it is final, so that from then on no start brings them back; but not before the
                 # database can be written.
                 self._tombstones.add([uid.hex() for _, uid in rows])
-                self._db.execute("DELETE FROM people WHERE id = ?", (owner,))
+                erase(self._db, owner)
             known.forget(owner, [number for number, _ in rows])
             self._log.empty()
             return len(rows)

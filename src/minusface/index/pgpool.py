@@ -104,7 +104,7 @@ class Database:
         ):
             connection.autocommit = True
             try:
-                connection.execute("VACUUM people, templates, requests")
+                connection.execute("VACUUM people, templates, requests, spent")
             finally:
                 connection.autocommit = False
 

@@ -11,7 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minusface.index.base import Added, ConflictError, Floats, Hit, Request, best_people
+from minusface.index.base import (
+    Added,
+    ConflictError,
+    Floats,
+    Hit,
+    Request,
+    best_people,
+    check_unspent,
+)
 from minusface.index.gallery import salt_name
 from minusface.index.keys import SALT_BYTES, CollectionKeys
 from minusface.index.tombstones import Tombstones
@@ -42,11 +50,30 @@ def replayed(db: Any, known: Known, request: Request | None) -> Added | None:
         "SELECT digest, uids FROM requests WHERE collection = %s AND key = %s", (number, key)
     ).fetchone()
     if row is None:
+        spent = "SELECT 1 FROM spent WHERE collection = %s AND key = %s"
+        check_unspent(db.execute(spent, (number, key)).fetchone() is not None)
         return None
     if not hmac.compare_digest(bytes(row[0]), digest):
         raise ConflictError("this idempotency key was used for another enrolment")
     uids = bytes(row[1])
     return Added(tuple(uids[i : i + 16].hex() for i in range(0, len(uids), 16)), True)
+
+
+def erase(db: Any, owner: int) -> list[str]:
+    """A person and all that is theirs: what remembers their templates, to be noted before it is final.
+
+    The keys of their requests stay, for tries that come late.
+    """
+    # No other replica adds to a person who is on the way out.
+    db.execute("SELECT 1 FROM people WHERE id = %s FOR UPDATE", (owner,))
+    rows = db.execute("SELECT uid FROM templates WHERE person = %s", (owner,)).fetchall()
+    db.execute(
+        "INSERT INTO spent SELECT collection, key FROM requests WHERE person = %s "
+        "ON CONFLICT DO NOTHING",
+        (owner,),
+    )
+    db.execute("DELETE FROM people WHERE id = %s", (owner,))
+    return [bytes(uid).hex() for (uid,) in rows]
 
 
 def nearest(db: Any, known: Known, turned: Floats, count: int) -> list[Hit]:
@@ -100,7 +127,8 @@ def reseal(db: Any, known: Known, master: bytes, dimension: int) -> int:
                 ],
             )
         # Their names are hashed with the old keys: tries from before count as new ones.
-        cursor.execute("DELETE FROM requests WHERE collection = %s", (known.number,))
+        for table in ("requests", "spent"):
+            cursor.execute(f"DELETE FROM {table} WHERE collection = %s", (known.number,))
         cursor.execute(
             "UPDATE collections SET salt = %s, version = %s WHERE id = %s",
             (salt, version, known.number),
@@ -118,6 +146,10 @@ def bury(db: Any, tombstones: Tombstones) -> None:
     dropped = [number for number, s in salts if salt_name(bytes(s)) in tombstones]
     db.execute("DELETE FROM collections WHERE id = ANY(%s)", (dropped,))
     db.execute("DELETE FROM templates WHERE id = ANY(%s)", (gone,))
+    db.execute(
+        "INSERT INTO spent SELECT collection, key FROM requests "
+        "WHERE person NOT IN (SELECT person FROM templates) ON CONFLICT DO NOTHING"
+    )
     db.execute("DELETE FROM people WHERE id NOT IN (SELECT person FROM templates)")
 
 

@@ -33,6 +33,11 @@ MIGRATIONS = (
         uids bytea NOT NULL, PRIMARY KEY (collection, key));
     CREATE INDEX requests_of_person ON requests (person);
     """,
+    """
+    CREATE TABLE spent (
+        collection bigint NOT NULL REFERENCES collections (id) ON DELETE CASCADE,
+        key bytea NOT NULL, PRIMARY KEY (collection, key));
+    """,
 )
 # Any number, the same in all replicas: they take turns at migrating.
 MIGRATING = 6_273_361

@@ -41,6 +41,7 @@ from minusface.index.pgrows import (
     bury,
     count_of,
     enrolled,
+    erase,
     graph_of,
     literal_of,
     name_of,
@@ -208,15 +209,11 @@ class PgVectorIndex:
         """See :class:`Index`."""
         with self._db.transaction() as db:
             known = self._known(db, collection, "SHARE")
-            owner = self._person(db, known, person)
-            # No other replica adds to a person who is on the way out.
-            db.execute("SELECT 1 FROM people WHERE id = %s FOR UPDATE", (owner,))
-            rows = db.execute("SELECT uid FROM templates WHERE person = %s", (owner,)).fetchall()
-            # First: from here on no start brings them back.
-            self._note([bytes(uid).hex() for (uid,) in rows])
-            db.execute("DELETE FROM people WHERE id = %s", (owner,))
+            gone = erase(db, self._person(db, known, person))
+            # Before it is final: from here on no start brings them back.
+            self._note(gone)
         self._db.vacuum()
-        return len(rows)
+        return len(gone)
 
     def rekey(self, collection: str) -> int:
         """See :class:`Index`."""

@@ -32,6 +32,7 @@ from minusface.index.base import (
     UnknownPersonError,
     best_people,
     check_name,
+    check_unspent,
     check_vectors,
 )
 from minusface.index.gallery import salt_name
@@ -110,9 +111,11 @@ class QdrantIndex:
         rows = check_vectors(vectors, self.dimension)
         with self._mutex, storing():
             known = self._known(collection)
-            uids, digest = self._fresh_names(known.keys, request, len(rows))
-            if request is not None and (earlier := self._replayed(known, uids, digest)):
-                return earlier
+            uids, digest = _names(known.keys, request, len(rows))
+            if request is not None:
+                check_unspent(self._tombstones is not None and uids[0] in self._tombstones)
+                if earlier := self._replayed(known, uids, digest):
+                    return earlier
             handle = known.keys.handle(person)
             # The person first: a template without one would be found and belong to nobody.
             self._store.put_person(known, handle, person, self._moment())
@@ -232,17 +235,6 @@ class QdrantIndex:
         rows = [point.vector for point in points]
         return np.asarray(rows, np.float32).reshape(len(rows), self.dimension)
 
-    def _fresh_names(
-        self, keys: CollectionKeys, request: Request | None, count: int
-    ) -> tuple[list[str], str]:
-        """Names of new templates: what was erased must not come back under the name it was erased by."""
-        attempt = 0
-        while True:
-            names, digest = _names(keys, request, count, attempt)
-            if self._tombstones is None or names[0] not in self._tombstones:
-                return names, digest
-            attempt += 1
-
     def _replayed(self, known: Known, uids: list[str], digest: str) -> Added | None:
         """What an earlier try did; one that was cut short half way is done again in full."""
         there = self._store.retrieve(known, uids[:1])
@@ -310,13 +302,11 @@ def _hex(uid: str) -> str:
     return uuid.UUID(uid).hex
 
 
-def _names(
-    keys: CollectionKeys, request: Request | None, count: int, attempt: int
-) -> tuple[list[str], str]:
+def _names(keys: CollectionKeys, request: Request | None, count: int) -> tuple[list[str], str]:
     """Names of new templates, the same for every try of a request, and its digest, hashed."""
     if request is None:
         return [uuid.UUID(bytes=secrets.token_bytes(16)).hex for _ in range(count)], ""
     digest = keys.handle(f"digest/{request.digest.hex()}")
-    places = (keys.handle(f"request/{request.key}/{attempt}/{n}")[:16] for n in range(count))
+    places = (keys.handle(f"request/{request.key}/0/{n}")[:16] for n in range(count))
     names = [uuid.UUID(bytes=place).hex for place in places]
     return names, base64.b64encode(digest).decode()

@@ -6,7 +6,7 @@ import hmac
 import sqlite3
 from collections.abc import Sequence
 
-from minusface.index.base import Added, ConflictError, Floats, Request
+from minusface.index.base import Added, ConflictError, Floats, Request, check_unspent
 from minusface.index.gallery import Gallery
 
 
@@ -54,11 +54,20 @@ def note_request(
     db.execute("INSERT INTO requests VALUES (?, ?, ?, ?, ?)", values)
 
 
+def erase(db: sqlite3.Connection, owner: int) -> None:
+    """A person and all that is theirs; the keys of their requests stay, for tries that come late."""
+    db.execute(
+        "INSERT OR IGNORE INTO spent SELECT collection, key FROM requests WHERE person = ?",
+        (owner,),
+    )
+    db.execute("DELETE FROM people WHERE id = ?", (owner,))
+
+
 def replayed(db: sqlite3.Connection, known: Gallery, request: Request | None) -> Added | None:
     """What an earlier try of the same request did.
 
     Raises:
-        ConflictError: the key was used for something else.
+        ConflictError: the key was used for something else, or for a person who is erased.
     """
     if request is None:
         return None
@@ -67,6 +76,8 @@ def replayed(db: sqlite3.Connection, known: Gallery, request: Request | None) ->
         "SELECT digest, uids FROM requests WHERE collection = ? AND key = ?", (number, key)
     ).fetchone()
     if row is None:
+        spent = "SELECT 1 FROM spent WHERE collection = ? AND key = ?"
+        check_unspent(db.execute(spent, (number, key)).fetchone() is not None)
         return None
     if not hmac.compare_digest(row[0], digest):
         raise ConflictError("this idempotency key was used for another enrolment")

@@ -35,6 +35,9 @@ CREATE TABLE IF NOT EXISTS requests (
     person INTEGER NOT NULL REFERENCES people (id) ON DELETE CASCADE,
     uids BLOB NOT NULL, PRIMARY KEY (collection, key));
 CREATE INDEX IF NOT EXISTS requests_of_person ON requests (person);
+CREATE TABLE IF NOT EXISTS spent (
+    collection INTEGER NOT NULL REFERENCES collections (id) ON DELETE CASCADE,
+    key BLOB NOT NULL, PRIMARY KEY (collection, key));
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,11 +15,13 @@ import numpy as np
 from minusface.errors import MinusfaceError
 from minusface.files import write_atomically
 from minusface.index.base import (
+    Added,
     ConflictError,
     Entry,
     Floats,
     Index,
     Request,
+    SpentRequestError,
     UnknownPersonError,
     check_name,
     check_vectors,
@@ -85,14 +88,24 @@ def transfer(
         rows = _missing(index, collection, person, np.ascontiguousarray(vectors, np.float32))
         brought = 0
         if len(rows):
-            # Two transfers at a time: one of them is told that the other was faster.
-            digest = hashlib.sha256(rows.tobytes()).digest()
-            named = hashlib.sha256(person.encode() + b"\0" + digest).hexdigest()
-            added = index.add(collection, person, rows, Request(f"transfer/{named}", digest))
-            brought = 0 if added.replayed else len(rows)
+            brought = 0 if _add_once(index, collection, person, rows).replayed else len(rows)
         people, new, repeated = people + 1, new + brought, repeated + len(vectors) - brought
         progress(1)
     return Moved(people, new, repeated)
+
+
+def _add_once(index: Index, collection: str, person: str, rows: Floats) -> Added:
+    """Of two transfers at a time, one is told that the other was faster.
+
+    Whoever was erased comes back, as a transfer is no late try of an earlier one: under the next key.
+    """
+    digest = hashlib.sha256(rows.tobytes()).digest()
+    named = hashlib.sha256(person.encode() + b"\0" + digest).hexdigest()
+    for turn in itertools.count():
+        key = f"transfer/{named}/{turn}" if turn else f"transfer/{named}"
+        with contextlib.suppress(SpentRequestError):
+            return index.add(collection, person, rows, Request(key, digest))
+    raise AssertionError("keys do not end")
 
 
 def _missing(index: Index, collection: str, person: str, rows: Floats) -> Floats:
