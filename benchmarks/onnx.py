@@ -41,7 +41,7 @@ Call = Callable[[], object]
 def torch_calls(
     path: str, batch: int, device: str, precision: Precision = "float32"
 ) -> dict[str, Call]:
-    protector = Protector.load(path).to(device)
+    protector = Protector.load(path, precision=precision).to(device)
     recognizer = Recognizer.load(path, precision).to(device)
     crop, order = example(protector, "client", batch)
     (protected,) = example(protector, "recognizer", batch)
@@ -56,13 +56,11 @@ def torch_calls(
 
 
 def narrow_calls(path: str, batch: int, device: str) -> dict[str, dict[str, Call]]:
-    """PyTorch's recogniser in bfloat16, where the device multiplies it itself."""
+    """PyTorch in bfloat16, where the device multiplies it itself."""
     if not multiplies_bfloat16(device):
         print(f"this {device} multiplies no bfloat16: left out", file=sys.stderr)
         return {}
-    return {
-        "torch bf16": {"recognizer": torch_calls(path, batch, device, "bfloat16")["recognizer"]}
-    }
+    return {"torch bf16": torch_calls(path, batch, device, "bfloat16")}
 
 
 def onnxruntime_calls(

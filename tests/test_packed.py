@@ -80,6 +80,10 @@ def test_a_transposed_convolution(batch: int, channels: int, side: int) -> None:
     x = torch.randn(batch, 2 * channels, side, side).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         torch.testing.assert_close(packed.upsample(x, conv), conv(x), atol=1e-4, rtol=1e-4)
+        if packed.usable(x.bfloat16(), narrow=True):
+            found = packed.upsample(x.bfloat16(), conv)
+            assert found.dtype == torch.bfloat16
+            torch.testing.assert_close(found.float(), conv(x), atol=0.03, rtol=0.03)
 
 
 def frozen(*layers: nn.Module) -> None:

@@ -132,18 +132,17 @@ def upsample(x: Tensor, conv: nn.ConvTranspose2d) -> Tensor:
     if conv.weight.requires_grad:
         return cast(Tensor, conv(x))
     shape = (_pair(conv.padding), conv.output_padding, conv.stride, conv.dilation, conv.groups)
-    weight = _PACKED[torch.float32].get(
-        conv,
-        [conv.weight],
-        lambda: torch.ops.mkldnn._reorder_convolution_transpose_weight(
-            conv.weight.detach(), *shape, list(x.shape)
-        ),
-    )
+
+    def pack() -> tuple[Tensor, Tensor | None]:
+        weight = torch.ops.mkldnn._reorder_convolution_transpose_weight(
+            conv.weight.detach().to(x.dtype), *shape, list(x.shape)
+        )
+        return weight, None if conv.bias is None else conv.bias.detach().to(x.dtype)
+
+    weight, bias = _PACKED[x.dtype].get(conv, [conv.weight, conv.bias], pack)
     return cast(
         Tensor,
-        torch.ops.mkldnn._convolution_transpose_pointwise(
-            x, weight, conv.bias, *shape, "none", [], ""
-        ),
+        torch.ops.mkldnn._convolution_transpose_pointwise(x, weight, bias, *shape, "none", [], ""),
     )
 
 
@@ -208,9 +207,8 @@ def _works(dtype: torch.dtype = torch.float32) -> bool:
             same = [
                 (convolve(given, conv, norm, relu=True), found.relu()),
                 (convolve(given, conv, norm, onto=beside), found + other),
+                (upsample(beside, deconv), nnf.conv_transpose2d(other, *_of(deconv))),
             ]
-            if dtype == torch.float32:
-                same.append((upsample(other, deconv), nnf.conv_transpose2d(other, *_of(deconv))))
         except (AttributeError, RuntimeError, TypeError):
             return False
         close = 1e-4 if dtype == torch.float32 else 0.1

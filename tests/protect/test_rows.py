@@ -14,6 +14,7 @@ from minusface.errors import MinusfaceError
 from minusface.protect import DCTCodec, DWTCodec, Protector, draw_permutation
 from minusface.protect.codec import BlockCodec
 from minusface.protect.reading import UnwrittenFeatures, WrittenFeatures
+from minusface.protect.row_convolution import _summed
 from minusface.protect.rows import Rows
 
 CODECS = [DCTCodec(32, 8), DWTCodec(16, 4), DCTCodec(48, 2), DCTCodec(4, 8)]
@@ -84,6 +85,34 @@ def test_narrow_responses_are_as_good_as_a_convolution_of_narrow_features() -> N
     )
     error, usual_error = ((made.float() - exact).square().mean() for made in (ours, usual))
     assert error < 4 * usual_error
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_taps_are_summed_as_a_convolution_sums_them(
+    stride: int, bias: bool, dtype: torch.dtype
+) -> None:
+    """Against one that moves each tap's part by hand; only the result is rounded."""
+    random = torch.Generator().manual_seed(0)
+    before, at, after = torch.randn(3, 6, 2, 6, 5, generator=random).to(dtype).unbind(0)
+    beside = torch.randn(5, generator=random) if bias else None
+    found = _summed(before, at, after, beside, stride)
+    wanted = at.double()
+    for x in range(6):
+        if x > 0:
+            wanted[:, :, x] += before[:, :, x - 1]
+        if stride == 2:
+            wanted[:, :, x] += after[:, :, x]
+        elif x < 5:
+            wanted[:, :, x] += after[:, :, x + 1]
+    if beside is not None:
+        wanted += beside
+    assert found.dtype == dtype
+    assert found.is_contiguous()
+    exact = wanted.transpose(0, 1)
+    within = 1e-6 if dtype == torch.float32 else 2**-8
+    assert float(((found - exact).abs() - within * exact.abs()).max()) < 1e-6
 
 
 @pytest.mark.parametrize("copies", [1, 3])

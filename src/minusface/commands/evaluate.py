@@ -70,7 +70,7 @@ def evaluate(
             gain that send several.
         tries: of so many permutations of each image the one that shows least, as clients choose it.
         batch_size: images at once.
-        precision: of checkpoints' recognisers: float32; bfloat16 for their convolutions; or auto, bfloat16
+        precision: of checkpoints' networks: float32; bfloat16 for their convolutions; or auto, bfloat16
             where the processor multiplies it itself, nearly twice as fast there.
         name: what a model is called in the table; once for each, in their order.
         json: write the results to this file; - prints them in the place of the table.

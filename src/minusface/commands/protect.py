@@ -8,6 +8,8 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from minusface.config import Precision
+
 if TYPE_CHECKING:
     from minusface.protect import Protector
     from minusface.types import UInt8
@@ -21,6 +23,7 @@ def protect(
     secret_file: str | None = None,
     all_faces: bool = False,
     tries: int = 8,
+    precision: Precision = "float32",
     json: bool = False,
 ) -> int:
     """Turn photos or crops into protected images, one lossless PNG each.
@@ -46,11 +49,14 @@ def protect(
             which images are of one photo. Keep the file on the client.
         all_faces: protect every face of a photo, as NAME_face1 and so on.
         tries: so many permutations are tried; 1 is the method of the paper.
+        precision: of the generator: float32; bfloat16 for its convolutions; or auto, bfloat16 where the
+            processor multiplies it itself. Images of both are alike, but not to the bit.
         json: print what was written, and what failed, as JSON.
     """
     import json as jsons
     import sys
 
+    from minusface.devices import imitated
     from minusface.errors import MinusfaceError
     from minusface.memory import keep_freed_memory
     from minusface.progress import bar
@@ -61,7 +67,9 @@ def protect(
 
     _check_places(inputs, out)
     keep_freed_memory()
-    protector = Protector.load(resolve(checkpoint))
+    for line in imitated(precision, "cpu"):
+        print(f"minusface: warning: {line}", file=sys.stderr)
+    protector = Protector.load(resolve(checkpoint), precision=precision)
     files, failed = _files(inputs)
     if seed is not None and secret_file is not None:
         raise MinusfaceError("--seed and --secret-file: both decide the permutation, expected one")

@@ -212,7 +212,7 @@ def load_embedder(
     tries: int = 1,
     precision: Precision = "float32",
 ) -> PlainEmbedder | ResidueEmbedder | ProtectedEmbedder:
-    """The embedder of a checkpoint; ``precision`` is the recogniser's (:meth:`Recognizer.load`).
+    """The embedder of a checkpoint; ``precision`` is of both its networks (:meth:`Recognizer.load`).
 
     Raises:
         MinusfaceError: no checkpoint, a damaged one, or one whose recogniser nothing trained.
@@ -224,7 +224,7 @@ def load_embedder(
             "expected a checkpoint of stage 2, or a beta of more than 0"
         )
     recognizer = Recognizer.load(path, precision)
-    protector = None if recognizer.kind == "crop" else Protector.load(path, masks=True)
+    protector = None if recognizer.kind == "crop" else Protector.load(path, True, precision)
     return embedder_of(
         recognizer, protector, seed=seed, eight_bits=eight_bits, copies=copies, tries=tries
     )

@@ -48,7 +48,7 @@ def load_model(
         eight_bits: round protected images as a PNG does.
         copies: protected images of each image, whose embeddings are summed.
         tries: permutations of which the one is taken that shows least.
-        precision: of a checkpoint's recogniser (:meth:`minusface.recognize.Recognizer.load`).
+        precision: of a checkpoint's networks (:meth:`minusface.recognize.Recognizer.load`).
 
     Raises:
         MinusfaceError: no model, or a damaged one.
@@ -67,7 +67,8 @@ def load_model(
         [] if copies == tries == 1 else [copies] if tries == 1 else [copies, tries]
     )
     if computed != "float32":
-        more.append(computed)
+        # Of the generator, too.
+        more.append(f"{computed} both" if found.protector is not None else computed)
     said = json.dumps([card.model, card.files, seed, eight_bits, versions(), *more])
     sha = hashlib.sha256(said.encode()).hexdigest()
     several = f", {copies} images" if copies > 1 and found.draws_matter else ""

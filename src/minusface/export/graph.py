@@ -34,7 +34,8 @@ from minusface.errors import MinusfaceError
 from minusface.protect import Protector
 from minusface.protect.choice import least_shown
 from minusface.protect.codec import LEVEL_SHIFT, YCBCR, BlockCodec
-from minusface.protect.rows import AROUND, NEAR, RowTables, row_tables
+from minusface.protect.row_convolution import AROUND
+from minusface.protect.rows import NEAR, RowTables, row_tables
 from minusface.recognize import Recognizer
 from minusface.recognize.prelu import PReLU
 

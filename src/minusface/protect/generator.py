@@ -52,7 +52,7 @@ def double_conv(inputs: int, outputs: int) -> nn.Sequential:
 
 def _double(pair: nn.Sequential, hidden: Tensor) -> Tensor:
     """What :func:`double_conv` gave, of a map."""
-    if not packed.usable(hidden):
+    if not packed.usable(hidden, narrow=True):
         return cast(Tensor, pair(hidden))
     for place in (0, 2):
         hidden = packed.convolve(hidden, cast(nn.Conv2d, pair[place]), relu=True)
@@ -130,13 +130,13 @@ class UNet(nn.Module):
     def _finish(self, level: int, hidden: Tensor) -> Tensor:
         """What follows the first activation of a level."""
         pair = cast(nn.Sequential, self.down[level])
-        if packed.usable(hidden):
+        if packed.usable(hidden, narrow=True):
             return packed.convolve(hidden, cast(nn.Conv2d, pair[2]), relu=True)
         return cast(Tensor, pair[2:](hidden))
 
     def _ascend(self, level: int, hidden: Tensor, skip: Tensor) -> Tensor:
         up = cast(nn.ConvTranspose2d, self.up[level])
-        wide = packed.upsample(hidden, up) if packed.usable(hidden) else up(hidden)
+        wide = packed.upsample(hidden, up) if packed.usable(hidden, narrow=True) else up(hidden)
         return _double(cast(nn.Sequential, self.merge[level]), torch.cat([skip, wide], dim=1))
 
 

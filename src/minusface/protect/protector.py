@@ -5,17 +5,19 @@ Legend: B batch, n copies (``n_duplicate``), F channels, N side of a crop in pix
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
-from minusface import checkpoint
-from minusface.config import CodecConfig, GeneratorConfig
-from minusface.errors import MinusfaceError, of_key
+from minusface import checkpoint, packed
+from minusface.config import CodecConfig, GeneratorConfig, Precision
+from minusface.devices import pick_precision
+from minusface.errors import MinusfaceError, choice_error, of_key
 from minusface.protect.choice import check_tries, least_shown
 from minusface.protect.codec import BlockCodec, Codec, build_codec
 from minusface.protect.generator import Regeneration, build_generator
@@ -67,6 +69,8 @@ class Protector(nn.Module):
         self.codec = build_codec(codec_config)
         self.generator = build_generator(generator_config, self.codec.channels)
         self.rows = Rows(self.codec) if isinstance(self.codec, BlockCodec) else None
+        self.precision: Literal["float32", "bfloat16"] = "float32"
+        """Of the generator's convolutions in evaluation; transform, subtraction and decoding stay float32."""
 
     def forward(self, crops: Tensor, permutation: Tensor) -> Tensor:
         """Crops (B, 3, N, N) in [-1, 1] and their permutations -> X_p (B, 3n, N, N) in [0, 1].
@@ -81,15 +85,28 @@ class Protector(nn.Module):
 
     def under(self, crops: Tensor, orders: Tensor) -> Tensor:
         """As :meth:`forward` under any number k of permutations (B, k, F): (B, 3k, N, N)."""
-        shuffled = orders.dtype != torch.bool
-        if shuffled and not torch.is_grad_enabled() and self.rows and can_stay_unwritten(crops):
-            features = self.read(crops)
-            assert isinstance(features, UnwrittenFeatures)
-            response = features.convolve(self.generator.first)
-            hidden, last = self.generator.after_first(response)[0], self.generator.project
-            return self.rows.protected(features.lines, hidden, last, orders)
-        residue = self.residue(crops)
-        return torch.cat([self._obfuscate(residue, order) for order in orders.unbind(1)], dim=1)
+        dtype, around = self._computed_in(crops)
+        with around:
+            shuffled = orders.dtype != torch.bool
+            if shuffled and not torch.is_grad_enabled() and self.rows and can_stay_unwritten(crops):
+                features = self.read(crops, dtype)
+                assert isinstance(features, UnwrittenFeatures)
+                response = features.convolve(self.generator.first)
+                hidden, last = self.generator.after_first(response)[0], self.generator.project
+                return self.rows.protected(features.lines, hidden, last, orders)
+            residue = self.residue(crops)
+            return torch.cat([self._obfuscate(residue, order) for order in orders.unbind(1)], dim=1)
+
+    def _computed_in(
+        self, crops: Tensor
+    ) -> tuple[torch.dtype | None, contextlib.AbstractContextManager[Any]]:
+        """The type of the generator's convolutions where they are packed, else the autocast around them."""
+        if self.precision == "float32" or self.training or torch.is_grad_enabled():
+            return None, contextlib.nullcontext()
+        frozen = not any(weight.requires_grad for weight in self.generator.parameters())
+        if frozen and packed.usable(crops.new_empty(0, dtype=torch.bfloat16), narrow=True):
+            return torch.bfloat16, contextlib.nullcontext()
+        return None, torch.autocast(crops.device.type, torch.bfloat16)
 
     def choose(
         self, crops: Tensor, orders: Tensor, residue: Tensor | None = None
@@ -118,11 +135,16 @@ class Protector(nn.Module):
         chosen = orders.flatten(0, 1)[row_a, best_a].view(batch, copies, channels)
         return images_ak[row_a, best_a].reshape(batch, 3 * copies, *images.shape[2:]), chosen
 
-    def read(self, crops: Tensor) -> Features:
-        """What is linear in the features of crops, ready to be asked; not for the toy case."""
+    def read(self, crops: Tensor, dtype: torch.dtype | None = None) -> Features:
+        """What is linear in the features of crops, ready to be asked; not for the toy case.
+
+        Args:
+            crops: (B, 3, N, N) in [-1, 1], RGB.
+            dtype: of what is asked; by default what autocast asks for.
+        """
         assert isinstance(self.codec, BlockCodec)
         assert self.rows is not None
-        return read(self.codec, self.rows, crops)
+        return read(self.codec, self.rows, crops, dtype)
 
     def obfuscate(self, residue: Tensor, permutation: Tensor) -> Tensor:
         """The second half of :meth:`forward`: a residue (B, F, N, N) and permutations -> X_p."""
@@ -142,10 +164,13 @@ class Protector(nn.Module):
         """
         if torch.is_grad_enabled() or not isinstance(self.codec, BlockCodec):
             return self.subtract(crops).residue
-        features = self.codec.encode(crops)
-        # Convolutions are fastest with channels innermost, the decoder with channels outermost.
-        inner = features.contiguous(memory_format=torch.channels_last)
-        hidden, last = self.generator.hidden(inner)[0], self.generator.project
+        dtype, around = self._computed_in(crops)
+        with around:
+            features = self.codec.encode(crops)
+            narrow = features if dtype is None else features.to(dtype)
+            # Convolutions are fastest with channels innermost, the decoder with channels outermost.
+            inner = narrow.contiguous(memory_format=torch.channels_last)
+            hidden, last = self.generator.hidden(inner)[0], self.generator.project
         assert last.bias is not None
         with torch.autocast(crops.device.type, enabled=False):
             hidden_bmn = hidden.to(features.dtype).contiguous().flatten(2)
@@ -239,16 +264,24 @@ class Protector(nn.Module):
         return made
 
     @classmethod
-    def load(cls, path: str | Path = "default", masks: bool = False) -> Protector:
+    def load(
+        cls, path: str | Path = "default", masks: bool = False, precision: Precision = "float32"
+    ) -> Protector:
         """The protector of a stage-1 or stage-2 checkpoint, in eval mode, frozen.
 
         Args:
             path: a checkpoint or run folder, a name under MINUSFACE_HOME, or the name of packaged weights.
             masks: take one that masks channels, too: who asks draws as its ``mask_fraction`` says.
+            precision: float32; ``bfloat16`` for the generator's convolutions, as in training: faster where
+                the processor multiplies it itself, many times slower where it only imitates it; or
+                ``auto``, which looks. The same photo and permutation give nearly the same image.
 
         Raises:
-            MinusfaceError: no checkpoint, a damaged one, one without a generator, or one that masks.
+            MinusfaceError: no checkpoint, a damaged one, one without a generator, one that masks, or an
+                unknown precision.
         """
+        if precision not in get_args(Precision):
+            raise choice_error("precision", precision, get_args(Precision))
         path = resolve(str(path))
         card = checkpoint.load_card(path)
         if not card.model.get("generator"):
@@ -263,6 +296,7 @@ class Protector(nn.Module):
             )
         tensors = checkpoint.load_part(path, prefix="generator.")
         checkpoint.load_into(protector.generator, tensors, str(path))
+        protector.precision = pick_precision(precision, "cpu")
         return protector.eval().requires_grad_(False)
 
 

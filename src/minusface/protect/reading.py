@@ -64,11 +64,14 @@ class WrittenFeatures:
             return self.codec.weigh(self.features, order)
 
 
-def read(codec: BlockCodec, rows: Rows, crops: Tensor) -> Features:
-    """The features of crops (B, 3, N, N) in [-1, 1], in the type that autocast asks for."""
+def read(
+    codec: BlockCodec, rows: Rows, crops: Tensor, dtype: torch.dtype | None = None
+) -> Features:
+    """The features of crops (B, 3, N, N) in [-1, 1]; by default in the type that autocast asks for."""
     device = crops.device.type
-    narrow = torch.is_autocast_enabled(device)
-    dtype = torch.get_autocast_dtype(device) if narrow else crops.dtype
+    if dtype is None:
+        narrow = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if narrow else crops.dtype
     if can_stay_unwritten(crops):
         return UnwrittenFeatures(rows, rows.lines(crops, dtype))
     return WrittenFeatures(codec, codec.encode(crops, dtype))

@@ -14,7 +14,7 @@ tap of a filter along a row.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from minusface.memory import empty_large
 from minusface.packed import Kept
 from minusface.protect.codec import LEVEL_SHIFT, YCBCR, BlockCodec
+from minusface.protect.row_convolution import AROUND, RowConvolution
 
-# Rows of the crop that one row of features depends on, and three rows of them.
-NEAR, AROUND = 3, 5
+# Rows of the crop that one row of features depends on.
+NEAR = 3
 
 
 class RowTables(NamedTuple):
@@ -161,7 +162,7 @@ class Rows(nn.Module):
 
             learning = conv.weight.requires_grad or dtype not in self._matrices
             matrices = make() if learning else self._matrices[dtype].get(conv, [conv.weight], make)
-            response: Tensor = _RowConvolution.apply(  # type: ignore[no-untyped-call]
+            response: Tensor = RowConvolution.apply(  # type: ignore[no-untyped-call]
                 lines.narrow, lines.steps, matrices, conv.bias, stride
             )
         return response.permute(0, 3, 1, 2)
@@ -251,78 +252,3 @@ def _of_steps(weights: Tensor) -> Tensor:
     one, two, three, four, five = weights.double().unbind(1)
     whole = one + two + three + four + five
     return torch.stack([whole, -one, -(one + two), four + five, five], 1)
-
-
-class _RowConvolution(torch.autograd.Function):
-    """A convolution as five products a row, (B, N/s, N/s, O); only filters have gradients."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, lines: Tensor, steps: Tensor, matrices: Tensor, bias: Tensor | None, stride: int
-    ) -> Tensor:
-        # lines (N, B, N, L), steps (N + 3, B, N, L), matrices (N/s, AROUND, L, 3, O)
-        ctx.save_for_backward(lines, steps, matrices)
-        ctx.stride, ctx.biased = stride, bias is not None
-        parts: list[Tensor] = []
-        for phase, taps in _phases(stride):
-            rows = _rows(lines, steps, phase, stride)
-            filters = matrices[:, :, :, _of(taps)].flatten(3)
-            # The row itself last: its response is the largest, and rounds what was there before.
-            out = torch.bmm(rows[-1], filters[:, -1])
-            for j in reversed(range(AROUND - 1)):
-                out.baddbmm_(rows[j], filters[:, j])
-            height, outside = len(matrices), matrices.shape[-1]
-            shape = (height, lines.shape[1], height, len(taps), outside)
-            parts.extend(out.view(shape).unbind(3))
-        before, at, after = parts if stride == 1 else (parts[1], parts[0], parts[2])
-        sums = at.clone() if bias is None else at + bias.to(at.dtype)
-        sums[:, :, 1:] += before[:, :, :-1]
-        if stride == 1:
-            sums[:, :, :-1] += after[:, :, 1:]
-        else:
-            sums += after
-        # A copy even of one sample, which is in its place already: a view could not be changed in place
-        # where gradients flow.
-        return sums.transpose(0, 1).clone(memory_format=torch.contiguous_format)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor, Tensor | None, None]:
-        lines, steps, matrices = ctx.saved_tensors
-        stride = ctx.stride
-        grad = grads[0].transpose(0, 1).to(lines.dtype).contiguous()
-        height, batch, width, outside = grad.shape
-        into = matrices.new_empty(matrices.shape)
-        for phase, taps in _phases(stride):
-            spread = grad.new_zeros(height, batch, width, len(taps), outside)
-            for place, tap in enumerate(taps):
-                shift = (tap - 1 - phase) // stride
-                if shift < 0:
-                    spread[:, :, :-1, place] = grad[:, :, 1:]
-                elif shift > 0:
-                    spread[:, :, 1:, place] = grad[:, :, :-1]
-                else:
-                    spread[:, :, :, place] = grad
-            rows = _rows(lines, steps, phase, stride)
-            wide = spread.view(height, batch * width, -1)
-            for j in range(AROUND):
-                part = torch.bmm(rows[j].transpose(1, 2), wide)
-                into[:, j, :, _of(taps)] = part.view(height, -1, len(taps), outside)
-        bias = grads[0].sum((0, 1, 2), dtype=torch.float32) if ctx.biased else None
-        return None, None, into, bias, None
-
-
-def _phases(stride: int) -> list[tuple[int, range]]:
-    """Which columns (modulo the stride) meet which taps."""
-    return [(0, range(3))] if stride == 1 else [(0, range(1, 2)), (1, range(0, 3, 2))]
-
-
-def _of(taps: range) -> slice:
-    return slice(taps.start, taps.stop, taps.step)
-
-
-def _rows(lines: Tensor, steps: Tensor, phase: int, stride: int) -> list[Tensor]:
-    """At every stride-th row and column, the row and the steps around it: AROUND of (N/s, B * N/s, L)."""
-    size, batch, _, across = lines.shape
-    parts = [lines, *(steps[j : j + size] for j in range(AROUND - 1))]
-    shape = (size // stride, batch * size // stride, stride, across)
-    return [part[::stride].view(shape)[:, :, phase] for part in parts]
