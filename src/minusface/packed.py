@@ -98,7 +98,7 @@ def convolve(
 
     Args:
         x: (B, K, H, W), :func:`usable`. Of bfloat16 so is the result; sums are float32.
-        conv: padded with zeros; frozen for bfloat16.
+        conv: padded with zeros.
         norm: a batch norm behind it, in evaluation mode.
         relu: a ReLU behind it.
         onto: of the result's shape, added to it; no ReLU then.
@@ -130,7 +130,7 @@ def convolve(
 def upsample(x: Tensor, conv: nn.ConvTranspose2d) -> Tensor:
     """A transposed convolution of a :func:`usable` map; packed where its weights are frozen."""
     if conv.weight.requires_grad:
-        return cast(Tensor, conv(x))
+        return cast(Tensor, conv(x.to(conv.weight.dtype))).to(x.dtype)
     shape = (_pair(conv.padding), conv.output_padding, conv.stride, conv.dilation, conv.groups)
 
     def pack() -> tuple[Tensor, Tensor | None]:
@@ -149,11 +149,12 @@ def upsample(x: Tensor, conv: nn.ConvTranspose2d) -> Tensor:
 def _plain(
     x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, relu: bool, onto: Tensor | None
 ) -> Tensor:
-    """Layer by layer."""
-    found = conv(x) if norm is None else norm(conv(x))
+    """Layer by layer, in the weights' type; the result is of the map's."""
+    found = conv(x.to(conv.weight.dtype))
+    found = found if norm is None else norm(found)
     if relu:
         found = nnf.relu(found)
-    return cast(Tensor, found if onto is None else found + onto)
+    return cast(Tensor, found if onto is None else found + onto).to(x.dtype)
 
 
 def _pack(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor | None]:

@@ -108,6 +108,23 @@ def test_half_precision_in_float32_out() -> None:
     torch.testing.assert_close(found, Unmix(16)(images))
 
 
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("learned", [False, True])
+def test_narrow_numbers_are_the_wide_ones_rounded_once(wide: bool, learned: bool) -> None:
+    images = noise(2, 11, 3, 16, 16).requires_grad_(learned)
+    unmix = Unmix(16, wide)
+    found = unmix(images, torch.bfloat16)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, unmix(images).bfloat16())
+
+
+def test_products_that_follow_one_another_are_made_together() -> None:
+    unmix = Unmix(16, wide=True)
+    told = [(i, j) for i, js in unmix.runs for j in range(js.start, js.stop)]
+    assert told == list(unmix.products)
+    assert len(unmix.runs) == 16
+
+
 def test_sides_that_do_not_divide_are_refused() -> None:
     with pytest.raises(MinusfaceError, match=r"size 18, expected a multiple of 4"):
         Unmix(18)

@@ -103,8 +103,7 @@ class Protector(nn.Module):
         """The type of the generator's convolutions where they are packed, else the autocast around them."""
         if self.precision == "float32" or self.training or torch.is_grad_enabled():
             return None, contextlib.nullcontext()
-        frozen = not any(weight.requires_grad for weight in self.generator.parameters())
-        if frozen and packed.usable(crops.new_empty(0, dtype=torch.bfloat16), narrow=True):
+        if packed.usable(crops.new_empty(0, dtype=torch.bfloat16), narrow=True):
             return torch.bfloat16, contextlib.nullcontext()
         return None, torch.autocast(crops.device.type, torch.bfloat16)
 

@@ -91,16 +91,20 @@ class Recognizer(nn.Module):
         """Numbers of a template: D, and one more with a cohort."""
         return self.config.embedding_size if self.cohort is None else self.cohort.size
 
-    def prepare(self, pixels: Tensor) -> Tensor:
+    def prepare(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """The input transform: (B, C, H, W) to the same, or with ``unmixed`` to (B, 7C, H, W) or more.
 
         ``standardized`` and what is unmixed apply to protected images and crops; ``rescaled`` brings
         protected images from [0, 1] to [-1, 1], where crops are already; features stay as they are.
+
+        Args:
+            pixels: any float type.
+            dtype: of what ``unmixed`` gives; the others keep theirs.
         """
         if self.kind == "features" or self.config.input == "as_is":
             return pixels
         if self.unmix is not None:
-            return cast(Tensor, self.unmix(pixels))
+            return cast(Tensor, self.unmix(pixels, dtype))
         if self.config.input == "standardized":
             return standardize(pixels)
         return pixels * 2.0 - 1.0 if self.kind == "protected" else pixels
@@ -108,19 +112,34 @@ class Recognizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W), untransformed, to raw embeddings (B, D); with a cohort, in evaluation mode, to unit
         rows (B, D + 1)."""
-        embeddings = self._embeddings(self.prepare(x))
+        packs = self._packs(x)
+        embeddings = self._embeddings(self.prepare(x, self._read_in(x, packs)), packs)
         if self.cohort is None or self.training:
             return embeddings
         return cast(Tensor, self.cohort(embeddings))
 
-    def _embeddings(self, pixels: Tensor) -> Tensor:
+    def _packs(self, x: Tensor) -> bool:
+        """Whether convolutions are computed in bfloat16 by packed weights, where they are frozen."""
+        if self.precision == "float32" or self.training or not isinstance(self.backbone, IResNet):
+            return False
+        return packed.usable(x.new_empty(0, dtype=torch.bfloat16), narrow=True)
+
+    def _read_in(self, x: Tensor, packs: bool) -> torch.dtype:
+        """The type that the first convolution reads: nothing is written in another one first."""
+        if packs:
+            return torch.bfloat16
+        device = x.device.type
+        return (
+            torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
+        )
+
+    def _embeddings(self, pixels: Tensor, packs: bool) -> Tensor:
         """The backbone's, of transformed images, in the precision that is asked for."""
         if self.precision == "float32" or self.training or torch.is_grad_enabled():
             return cast(Tensor, self.backbone(pixels))
-        # Two passes; torch's one of both takes twice as long.
-        narrow = pixels.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
-        frozen = not any(weight.requires_grad for weight in self.backbone.parameters())
-        if frozen and isinstance(self.backbone, IResNet) and packed.usable(narrow, narrow=True):
+        if packs:
+            # Two passes; torch's one of both takes twice as long.
+            narrow = pixels.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
             return cast(Tensor, self.backbone(narrow))
         with torch.autocast(pixels.device.type, torch.bfloat16):
             return cast(Tensor, self.backbone(pixels))
@@ -128,7 +147,9 @@ class Recognizer(nn.Module):
     def with_levels(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Raw embeddings (B, D), and what each level of an IR backbone ends with, (B, K, H, W)."""
         levels: list[Tensor] = []
-        embeddings = cast(Any, self.backbone).after_first(self.first(self.prepare(x)), levels)
+        embeddings = cast(Any, self.backbone).after_first(
+            self.first(self.prepare(x, self._read_in(x, False))), levels
+        )
         return cast(Tensor, embeddings), levels
 
     @property

@@ -19,6 +19,7 @@ pixels, M side of the coarse grid.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import combinations_with_replacement
 
 import torch
@@ -69,6 +70,7 @@ class Unmix(nn.Module):
         super().__init__()
         self.wide = wide
         self.products = PRODUCTS + FURTHER if wide else PRODUCTS
+        self.runs = _runs(self.products)
         if size < 2 * COARSE or size % COARSE:
             raise MinusfaceError(f"input 'unmixed': size {size}, expected a multiple of {COARSE}")
         blur_nn = _gaussian(size, NEIGHBOURHOOD * size)
@@ -84,39 +86,61 @@ class Unmix(nn.Module):
         """Channels it makes of so many of protected images."""
         return images // 3 * (len(self.products) + (3 if self.wide else 0))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """See the class; any float type in, float32 out."""
+    def forward(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """See the class; any float type in, computed in float32, of ``dtype`` out."""
         batch, channels, size = images.shape[:3]
         with torch.autocast(images.device.type, enabled=False):
             colours_pcnn = images.float().reshape(-1, 3, size, size)
-            if images.device.type == "cpu" and not torch.compiler.is_compiling():
-                parts = [self._products(part) for part in torch.split(colours_pcnn, CACHED)]
-                found_pgnn = torch.cat(parts) if len(parts) > 1 else parts[0]
+            if colours_pcnn.requires_grad or torch.compiler.is_compiling():
+                found_pgnn = self._products(colours_pcnn).to(dtype)
             else:
-                found_pgnn = self._products(colours_pcnn)
+                shape = (len(colours_pcnn), self.channels(3), size, size)
+                found_pgnn = colours_pcnn.new_empty(shape, dtype=dtype)
+                few = CACHED if images.device.type == "cpu" else max(1, len(colours_pcnn))
+                for part in zip(
+                    *(torch.split(t, few) for t in (found_pgnn, colours_pcnn)), strict=True
+                ):
+                    self._fill(*part)
         return found_pgnn.reshape(batch, self.channels(channels), size, size)
 
     def _products(self, colours_pcnn: Tensor) -> Tensor:
         """(P, 3, N, N) to (P, G, N, N)."""
+        white = self._white(colours_pcnn)
+        made = torch.cat([_dot(white, i, js) for i, js in self.runs], 1)
+        made = made * (made.abs() + KNEE).rsqrt()
+        return torch.cat([made, standardize(colours_pcnn)], 1) if self.wide else made
+
+    def _fill(self, found_pgnn: Tensor, colours_pcnn: Tensor) -> None:
+        """As :meth:`_products`, where they belong, few at a time.
+
+        They stay in the cache, and are written once: what is written to was read by another processor
+        just now, which takes longer than the products; of bfloat16 it is half as much.
+        """
+        white = self._white(colours_pcnn)
+        few = (len(found_pgnn), max(js.stop - js.start for _, js in self.runs))
+        product, scale = (white[0].new_empty(*few, *found_pgnn.shape[2:]) for _ in range(2))
+        # A tensor: of a number torch would make one each time. On a GPU it would have to be sent.
+        knee = white[0].new_tensor(KNEE) if white[0].device.type == "cpu" else KNEE
+        done = 0
+        for i, js in self.runs:
+            count = js.stop - js.start
+            a, b = product[:, :count], scale[:, :count]
+            torch.mul(white[0][:, i : i + 1], white[0][:, js], out=a)
+            for colour in white[1:]:
+                a.addcmul_(colour[:, i : i + 1], colour[:, js])
+            torch.abs(a, out=b).add_(knee).rsqrt_()
+            torch.mul(a, b, out=found_pgnn[:, done : done + count])
+            done += count
+        if self.wide:
+            found_pgnn[:, done:] = standardize(colours_pcnn)
+
+    def _white(self, colours_pcnn: Tensor) -> Colours:
+        """What the products are made of: responses in units of what is around, (P, K, N, N) a colour."""
         detail_pcnn = colours_pcnn - self.blur_nn @ colours_pcnn @ self.blur_nn.T
         responses = _responses(detail_pcnn)
         if self.wide:
             responses += _far_responses(detail_pcnn)
-        white = _whitened(responses, self._covariance(detail_pcnn))
-        if detail_pcnn.requires_grad or torch.compiler.is_compiling():
-            made = torch.stack([_dot(white[i], white[j]) for i, j in self.products], 1)
-            made = made * (made.abs() + KNEE).rsqrt()
-            return torch.cat([made, standardize(colours_pcnn)], 1) if self.wide else made
-        # One product after the other where it belongs, while it is in the cache.
-        images, _, size, _ = detail_pcnn.shape
-        found_pgnn = detail_pcnn.new_empty(images, self.channels(3), size, size)
-        for product, (i, j) in zip(found_pgnn.unbind(1), self.products, strict=False):
-            a, b = white[i], white[j]
-            torch.mul(a[0], b[0], out=product).addcmul_(a[1], b[1]).addcmul_(a[2], b[2])
-            product.mul_(product.abs().add_(KNEE).rsqrt_())
-        if self.wide:
-            found_pgnn[:, len(self.products) :] = standardize(colours_pcnn)
-        return found_pgnn
+        return _whitened(torch.stack(responses, 2), self._covariance(detail_pcnn))
 
     def _covariance(self, detail_pcnn: Tensor) -> list[Tensor]:
         """Of the colours around each pixel, entries 00, 01, 02, 11, 12, 22: (P, N, N) each.
@@ -171,26 +195,35 @@ def _slopes(images: Tensor) -> tuple[Tensor, Tensor]:
     return across, wide[..., 2:, 1:-1] - wide[..., :-2, 1:-1]
 
 
-def _whitened(responses: list[Tensor], covariance: list[Tensor]) -> list[Colours]:
-    """Each response times the inverse of the covariance's Cholesky factor, colour by colour."""
-    c00, c01, c02, c11, c12, c22 = covariance
+def _whitened(responses_pcknn: Tensor, covariance: list[Tensor]) -> Colours:
+    """Responses times the inverse of the covariance's Cholesky factor, colour by colour: (P, K, N, N)."""
+    c00, c01, c02, c11, c12, c22 = (entry[:, None] for entry in covariance)
     i00 = c00.rsqrt()
     l10, l20 = c01 * i00, c02 * i00
     i11 = (c11 - l10 * l10).rsqrt()
     l21 = (c12 - l20 * l10) * i11
     i22 = (c22 - l20 * l20 - l21 * l21).rsqrt()
-    found = []
-    for response in responses:
-        r, g, b = response.unbind(1)
-        first = r * i00
-        second = (g - l10 * first) * i11
-        found.append((first, second, (b - l20 * first - l21 * second) * i22))
-    return found
+    r, g, b = responses_pcknn.unbind(1)
+    first = r * i00
+    second = (g - l10 * first) * i11
+    return first, second, (b - l20 * first - l21 * second) * i22
 
 
-def _dot(a: Colours, b: Colours) -> Tensor:
-    """a0 b0 + a1 b1 + a2 b2."""
-    return torch.addcmul(torch.addcmul(a[0] * b[0], a[1], b[1]), a[2], b[2])
+def _dot(white: Colours, i: int, js: slice) -> Tensor:
+    """Products of one response with some others: (P, J, N, N)."""
+    one, two, three = ((colour[:, i : i + 1], colour[:, js]) for colour in white)
+    return torch.addcmul(torch.addcmul(one[0] * one[1], *two), *three)
+
+
+def _runs(products: Iterable[tuple[int, int]]) -> list[tuple[int, slice]]:
+    """Products (i, j) in their order, those of one i with the next j together."""
+    runs: list[tuple[int, slice]] = []
+    for i, j in products:
+        if runs and runs[-1][0] == i and runs[-1][1].stop == j:
+            runs[-1] = (i, slice(runs[-1][1].start, j + 1))
+        else:
+            runs.append((i, slice(j, j + 1)))
+    return runs
 
 
 def _gaussian(size: int, deviation: float) -> Tensor:
