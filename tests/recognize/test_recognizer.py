@@ -168,6 +168,12 @@ def test_a_precision_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert narrow.spec() == small().spec(), "checkpoints say nothing of it"
 
 
+def test_a_device_that_knows_no_autocast() -> None:
+    """What counts operations runs there."""
+    found = small().to("meta")(torch.empty(2, 3, 32, 32, device="meta"))
+    assert found.shape == (2, 16)
+
+
 def test_checkpoint_with_the_references_names_loads(tmp_path: Path) -> None:
     recognizer = small()
     card = checkpoint.Card("stage2", {"recognizer": recognizer.spec()})

@@ -129,9 +129,9 @@ class Recognizer(nn.Module):
         if packs:
             return torch.bfloat16
         device = x.device.type
-        return (
-            torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
-        )
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            return torch.get_autocast_dtype(device)
+        return torch.float32
 
     def _embeddings(self, pixels: Tensor, packs: bool) -> Tensor:
         """The backbone's, of transformed images, in the precision that is asked for."""
