@@ -26,6 +26,14 @@ def pick_precision(
     return "bfloat16" if multiplies_bfloat16(device) else "float32"
 
 
+def autocast_type(device: str) -> torch.dtype | None:
+    """What autocast asks for on a kind of device now; None where it is off."""
+    # Of "meta", where shapes alone are computed, torch knows none, and says so by an error.
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return None
+    return torch.get_autocast_dtype(device)
+
+
 def imitated(wanted: str, device: torch.device | str) -> list[str]:
     """A line where bfloat16 is asked for and the device only imitates it."""
     if wanted != "bfloat16" or multiplies_bfloat16(device):

@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from minusface.devices import autocast_type
 from minusface.protect.codec import BlockCodec
 from minusface.protect.rows import Lines, Rows
 
@@ -68,10 +69,8 @@ def read(
     codec: BlockCodec, rows: Rows, crops: Tensor, dtype: torch.dtype | None = None
 ) -> Features:
     """The features of crops (B, 3, N, N) in [-1, 1]; by default in the type that autocast asks for."""
-    device = crops.device.type
     if dtype is None:
-        narrow = torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if narrow else crops.dtype
+        dtype = autocast_type(crops.device.type) or crops.dtype
     if can_stay_unwritten(crops):
         return UnwrittenFeatures(rows, rows.lines(crops, dtype))
     return WrittenFeatures(codec, codec.encode(crops, dtype))

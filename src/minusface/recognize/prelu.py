@@ -1,8 +1,7 @@
 """PReLU with a backward pass of a few plain passes over memory.
 
 torch's own kernel broadcasts the slopes element by element; with channels innermost on a CPU its backward
-takes
-ten times longer than reading and writing its tensors. Same function, same parameter, same state dict.
+takes ten times longer than reading and writing its tensors. Same function, same parameter, same state dict.
 """
 
 from __future__ import annotations
@@ -12,6 +11,8 @@ from typing import Any
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
+
+from minusface.devices import autocast_type
 
 # Elements a pass: few enough that what is in between stays in the cache, enough that threads are seldom
 # woken.
@@ -66,7 +67,7 @@ class PReLU(nn.PReLU):
         plain = input.device.type != "cpu" or self.num_parameters == 1
         # A compiler makes one pass of the plain form and of what is around it.
         if plain or torch.compiler.is_compiling() or not torch.is_grad_enabled():
-            if torch.is_autocast_enabled(input.device.type):
+            if autocast_type(input.device.type) is not None:
                 return super().forward(input)
             return nnf.prelu(input, self.weight.to(input.dtype))
         result: Tensor = _PReLU.apply(input, self.weight)  # type: ignore[no-untyped-call]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from minusface import checkpoint, packed
 from minusface.config import InputTransform, Precision, RecognizerConfig
-from minusface.devices import pick_precision
+from minusface.devices import autocast_type, pick_precision
 from minusface.errors import MinusfaceError, choice_error
 from minusface.recognize.backbones import build_backbone
 from minusface.recognize.cohort import Cohort
@@ -126,12 +126,7 @@ class Recognizer(nn.Module):
 
     def _read_in(self, x: Tensor, packs: bool) -> torch.dtype:
         """The type that the first convolution reads: nothing is written in another one first."""
-        if packs:
-            return torch.bfloat16
-        device = x.device.type
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-            return torch.get_autocast_dtype(device)
-        return torch.float32
+        return torch.bfloat16 if packs else autocast_type(x.device.type) or torch.float32
 
     def _embeddings(self, pixels: Tensor, packs: bool) -> Tensor:
         """The backbone's, of transformed images, in the precision that is asked for."""
