@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from minusface.data.split import Split, list_texts, split_people, write_lists
+from minusface.data.split import FOLDS, Split, list_texts, split_people, write_lists
 from minusface.errors import MinusfaceError
 from minusface.evaluate import Pair, PairList
 
@@ -87,20 +87,33 @@ def test_lists_as_files() -> None:
         list_texts(broken, {"p": 2})
 
 
-def test_a_person_is_in_few_folds() -> None:
-    """Only who stands at a cut is in two: of genuine pairs, and as the first of impostor pairs."""
-    names, images = _people(60, 12)
-    found = split_people(names, images, test=0.5, pairs=300, seed=5)
+@pytest.mark.parametrize("pairs", [300, 157, 10])
+@pytest.mark.parametrize("images", [12, 2])
+def test_a_person_is_in_one_fold(pairs: int, images: int) -> None:
+    """As first or second, in genuine or impostor pairs: no threshold is chosen on who is tested by it."""
+    names, keys = _people(240, images)
+    found = split_people(names, keys, test=0.5, pairs=pairs, seed=5)
+    assert len(found.pairs) == 2 * min(pairs, 120 if images == 2 else pairs)
+    assert len(set(found.pairs)) == len(found.pairs)
     listed = PairList.from_pairs([Pair(*pair) for pair in found.pairs])
-    for kind in (True, False):
-        where = {
-            (a.split("/")[0], int(fold))
-            for (a, _, same), fold in zip(found.pairs, listed.folds, strict=True)
-            if same == kind
-        }
-        people = {person for person, _ in where}
-        assert len(people) > 20
-        assert len(where) <= len(people) + 9
+    where = {
+        (key.split("/")[0], int(fold))
+        for (*both, _), fold in zip(found.pairs, listed.folds, strict=True)
+        for key in both
+    }
+    people = {person for person, _ in where}
+    assert len(where) == len(people) > 15
+    assert {fold for _, fold in where} == set(range(FOLDS))
+
+
+def test_where_one_person_has_most_images_pairs_are_kept() -> None:
+    """And folds share them."""
+    names, keys = _people(60, 2)
+    keys[7] = [f"p007/{i}.jpg" for i in range(80)]
+    seed = next(s for s in range(50) if "p007" in split_people(names, keys, test=0.5, seed=s).test)
+    found = split_people(names, keys, test=0.5, pairs=1000, seed=seed)
+    assert len(found.pairs) == 2000
+    assert sum(a.startswith("p007") for a, _, same in found.pairs if same) == 1000 - 29
 
 
 def test_where_impostors_are_few_everybody_is_in_a_genuine_pair() -> None:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from minusface.errors import MinusfaceError
 from minusface.files import write_atomically
 
-Indices = npt.NDArray[np.int64]
+# As evaluations cut a list of pairs.
+FOLDS = 10
+# Of a person with more images so many make pairs.
+SEVERAL = 200
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,8 @@ class Split:
     test: list[str]
     """Names of other people, sorted."""
     pairs: list[tuple[str, str, bool]]
-    """(key, key, same person), both of test people; genuine and impostor pairs in turn, each kind in the
-    order of its first people: folds are runs of a list, and a person should not be in many."""
+    """(key, key, same person), both of test people; genuine and impostor pairs in turn. Folds are tenths of a
+    list: pairs of a tenth are of people who are in no other, where there are people enough."""
 
 
 def split_people(
@@ -59,18 +61,16 @@ def split_people(
     random = np.random.default_rng(seed)
     held = min(max(2, round(len(people) * test)), len(people) - 2)
     chosen = np.sort(random.permutation(len(people))[:held])
-    genuine = _genuine([len(images[person]) for person in chosen], pairs, random)
-    if not genuine:
+    counts = [len(images[person]) for person in chosen]
+    if max(counts) < 2:
         raise MinusfaceError(
             f"none of the {held} held-out people has two images: no genuine pair to draw "
             "(try another seed or a larger test)"
         )
-    impostors = _impostors([len(images[person]) for person in chosen], len(genuine), random)
-    # Cut before they are sorted: people took turns, and all of them shall be there.
-    both = sorted(genuine[: len(impostors)]), sorted(impostors)
+    turns = _in_folds(counts, pairs, random) or _turns(range(held), counts, pairs, random)
     drawn = [
         (images[chosen[a]][i], images[chosen[b]][j], same)
-        for two in zip(*both, strict=True)
+        for two in turns
         for (a, i, b, j), same in zip(two, (True, False), strict=True)
     ]
     inside = set(chosen.tolist())
@@ -134,7 +134,7 @@ def _genuine(counts: Sequence[int], wanted: int, random: np.random.Generator) ->
 
     def shuffled(person: int, count: int) -> Iterator[Draw]:
         # Enough for anybody's share, without listing the millions of pairs of a thousand images.
-        order = random.permutation(count)[:200]
+        order = random.permutation(count)[:SEVERAL]
         firsts, seconds = np.triu_indices(len(order), 1)
         for k in random.permutation(len(firsts)):
             yield person, int(order[firsts[k]]), person, int(order[seconds[k]])
@@ -163,3 +163,46 @@ def _impostors(counts: Sequence[int], wanted: int, random: np.random.Generator) 
         a, b = sorted(random.choice(len(counts), 2, replace=False).tolist())
         found[a, int(random.integers(counts[a])), b, int(random.integers(counts[b]))] = None
     return list(found)
+
+
+def _turns(
+    people: Sequence[int], counts: Sequence[int], wanted: int, random: np.random.Generator
+) -> list[tuple[Draw, Draw]]:
+    """Genuine and impostor pairs of some people, each kind in the order of its first people."""
+    own = [counts[person] for person in people]
+    genuine = _genuine(own, wanted, random)
+    impostors = _impostors(own, len(genuine), random)
+    # Cut before they are sorted: people took turns, and all of them shall be there.
+    both = sorted(genuine[: len(impostors)]), sorted(impostors)
+    placed = [[(people[a], i, people[b], j) for a, i, b, j in kind] for kind in both]
+    return list(zip(*placed, strict=True))
+
+
+def _in_folds(
+    counts: Sequence[int], wanted: int, random: np.random.Generator
+) -> list[tuple[Draw, Draw]] | None:
+    """Tenths of pairs, each of people of its own; None where that would leave less than half of the pairs."""
+    room = [_room(count) for count in counts]
+    # Who has most pairs first, people of as many by lot; dealt to and fro, so that all parts have as many.
+    order = random.permutation(len(counts))
+    order = order[np.argsort([-room[person] for person in order], kind="stable")]
+    parts: list[list[int]] = [[] for _ in range(FOLDS)]
+    for rank, person in enumerate(order.tolist()):
+        row, place = divmod(rank, FOLDS)
+        parts[FOLDS - 1 - place if row % 2 else place].append(person)
+    number = min(wanted, FOLDS * min(sum(room[person] for person in part) for part in parts))
+    few = any(len(part) < 2 for part in parts) or number < FOLDS
+    if few or 2 * number < min(wanted, sum(room)):
+        return None
+    shares = np.bincount(np.arange(number) * FOLDS // number).tolist()
+    found = [
+        _turns(sorted(part), counts, share, random)
+        for part, share in zip(parts, shares, strict=True)
+    ]
+    whole = [len(turns) == share for turns, share in zip(found, shares, strict=True)]
+    return [turn for turns in found for turn in turns] if all(whole) else None
+
+
+def _room(images: int) -> int:
+    """Genuine pairs that a person has."""
+    return min(images, SEVERAL) * (min(images, SEVERAL) - 1) // 2
