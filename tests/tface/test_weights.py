@@ -165,6 +165,10 @@ def test_the_commands(
     back = ["export-tface", str(tmp_path / "ours"), "--out", str(tmp_path / "b.pth")]
     assert main(back) == 0
     assert "225 tensors" in capsys.readouterr().out
+    (tmp_path / "me.png").write_bytes(b"mine")
+    assert main([*back[:-1], str(tmp_path / "me.png")]) == 2
+    assert capsys.readouterr().err.endswith("me.png: expected a .pth file\n")
+    assert (tmp_path / "me.png").read_bytes() == b"mine"
 
 
 def test_every_command_works_on_an_import(shared: Path, tmp_path: Path) -> None:

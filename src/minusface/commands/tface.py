@@ -37,9 +37,17 @@ def export_tface(checkpoint: str, out: str) -> int:
 
     Args:
         checkpoint: a checkpoint or run folder with an IR backbone.
-        out: the .pth file to write.
+        out: the .pth file to write; one that is there is replaced.
     """
+    from pathlib import Path
+
+    from minusface.errors import MinusfaceError
+    from minusface.files import check_writable
     from minusface.tface.weights import export_tface as run
 
+    # Of another name it is somebody's photo or list, not a state dict of before.
+    if Path(out).suffix.lower() not in (".pth", ".pt"):
+        raise MinusfaceError(f"--out {out}: expected a .pth file")
+    check_writable(Path(out))
     print(f"{run(checkpoint, out)} tensors written to {out}")
     return 0
