@@ -37,8 +37,11 @@ fi
 "$minusface" data mix "$faces" --people "$protocol/peopleDevTrain.txt" --teacher ../shared/faces/lfw-teacher-dlib.npz \
   --network "$network" --seed 1 --out runs/mixtures
 train stage2_mixed "$@"
-"$minusface" pack runs/default/stage2_mixed/last --mean runs/default/stage2_blended/last --out runs/weights/default \
+"$minusface" pack runs/default/stage2_mixed/last --mean runs/default/stage2_blended/last --out runs/weights/mixed \
   "${cohort[@]}"
+# Once more, distorted less; and the mean again.
+train stage2_mild "$@"
+"$minusface" pack runs/default/stage2_mild/last --mean runs/weights/mixed --out runs/weights/default "${cohort[@]}"
 "$minusface" pack runs/default/plain/last --out runs/weights/default-plain --squeeze "${cohort[@]}"
 groups=()
 if [ -n "${LFW_GROUPS:-}" ]; then groups=(--groups "$LFW_GROUPS"); fi
