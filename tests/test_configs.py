@@ -41,9 +41,14 @@ def test_it_parses_and_means_what_its_name_says(path: Path) -> None:
 def test_the_default_weights_are_made_by(path: Path) -> None:
     config = read_config(path)
     assert (config.out, config.task) == (f"runs/default/{path.stem}", path.stem.split("_")[0])
-    # Between the two halves of stage 2 its last layer is squeezed (runs/weights.sh).
+    # Between the two halves of stage 2 its last layer is squeezed, before its end it is averaged
+    # (runs/weights.sh).
     # The last checkpoints: the best are chosen on the people that the weights are tested on.
-    made = {f"runs/default/{other.stem}/last" for other in DEFAULT} | {"runs/weights/stage2"}
+    packed = {"runs/weights/stage2", "runs/weights/mixed"}
+    script = (ROOT / "runs" / "weights.sh").read_text()
+    assert all(f"--out {folder}" in script for folder in packed)
+    assert f"train {path.stem}" in script or path.stem in script.split("for task in ", 1)[1]
+    made = {f"runs/default/{other.stem}/last" for other in DEFAULT} | packed
     begins = {config.start.generator, config.start.recognizer, config.distill.twin}
     assert begins <= made | {None}
     assert useless(config) == []
