@@ -224,7 +224,9 @@ def load_embedder(
             "expected a checkpoint of stage 2, or a beta of more than 0"
         )
     recognizer = Recognizer.load(path, precision)
-    protector = None if recognizer.kind == "crop" else Protector.load(path, True, precision)
+    protector = (
+        None if recognizer.kind == "crop" else Protector.load(path, masks=True, precision=precision)
+    )
     return embedder_of(
         recognizer, protector, seed=seed, eight_bits=eight_bits, copies=copies, tries=tries
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -101,11 +100,14 @@ def _add_once(index: Index, collection: str, person: str, rows: Floats) -> Added
     """
     digest = hashlib.sha256(rows.tobytes()).digest()
     named = hashlib.sha256(person.encode() + b"\0" + digest).hexdigest()
-    for turn in itertools.count():
-        key = f"transfer/{named}/{turn}" if turn else f"transfer/{named}"
-        with contextlib.suppress(SpentRequestError):
-            return index.add(collection, person, rows, Request(key, digest))
-    raise AssertionError("keys do not end")
+    key, turn = f"transfer/{named}", 0
+    while True:
+        try:
+            return index.add(
+                collection, person, rows, Request(f"{key}/{turn}" if turn else key, digest)
+            )
+        except SpentRequestError:
+            turn += 1
 
 
 def _missing(index: Index, collection: str, person: str, rows: Floats) -> Floats:

@@ -85,17 +85,17 @@ class Protector(nn.Module):
 
     def under(self, crops: Tensor, orders: Tensor) -> Tensor:
         """As :meth:`forward` under any number k of permutations (B, k, F): (B, 3k, N, N)."""
-        dtype, around = self._computed_in(crops)
-        with around:
-            shuffled = orders.dtype != torch.bool
-            if shuffled and not torch.is_grad_enabled() and self.rows and can_stay_unwritten(crops):
+        shuffled = orders.dtype != torch.bool
+        if shuffled and not torch.is_grad_enabled() and self.rows and can_stay_unwritten(crops):
+            dtype, around = self._computed_in(crops)
+            with around:
                 features = self.read(crops, dtype)
                 assert isinstance(features, UnwrittenFeatures)
                 response = features.convolve(self.generator.first)
                 hidden, last = self.generator.after_first(response)[0], self.generator.project
-                return self.rows.protected(features.lines, hidden, last, orders)
-            residue = self.residue(crops)
-            return torch.cat([self._obfuscate(residue, order) for order in orders.unbind(1)], dim=1)
+            return self.rows.protected(features.lines, hidden, last, orders)
+        residue = self.residue(crops)
+        return torch.cat([self._obfuscate(residue, order) for order in orders.unbind(1)], dim=1)
 
     def _computed_in(
         self, crops: Tensor
