@@ -67,6 +67,16 @@ def test_batches_and_repeats(start, protected) -> None:  # type: ignore[no-untyp
     clash = run.ask("POST", "/v1/enroll", people[1], **one)
     assert (clash.status_code, clash.json()["error"]) == (409, "conflict")
     assert sum(p["templates"] for p in run.ask("GET", "/v1/people").json()["people"]) == 4
+    # Tries that come after the person was erased bring nobody back.
+    assert run.ask("POST", "/v1/erase", {"person": "p0"}).json() == {"templates": 2}
+    for path, body, key in (
+        ("/v1/enroll", people[0], one),
+        ("/v1/enroll/batch", {"people": people}, once),
+    ):
+        late = run.ask("POST", path, body, **key)
+        assert (late.status_code, late.json()["error"]) == (409, "conflict")
+        assert "erased since" in late.json()["message"]
+    assert {p["person"] for p in run.ask("GET", "/v1/people").json()["people"]} == {"p1", "p2"}
 
 
 def test_keys_open_what_they_should(start, protected) -> None:  # type: ignore[no-untyped-def]
