@@ -13,6 +13,7 @@ Legend: B batch, K channels of a map, H, W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
@@ -60,6 +61,73 @@ def _state(tensor: Tensor | None) -> tuple[int, int] | None:
     if tensor is None:
         return None
     return tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version
+
+
+class Watched:
+    """Whether a whole network is as it was: the same layers, in evaluation mode, of the same frozen weights.
+
+    Nothing of it holds the network itself.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._layers = [(vars(layer), dict(layer._modules)) for layer in network.modules()]
+        self._tensors = [
+            # With the weights themselves, as long as they are told by their address.
+            (held, name, tensor, _state(tensor), tensor.detach())
+            for layer in network.modules()
+            for held in (layer._parameters, layer._buffers)
+            for name, tensor in held.items()
+            if tensor is not None
+        ]
+
+    def frozen(self) -> bool:
+        """Whether nothing of it learns, nor gathers statistics."""
+        return not any(layer["training"] for layer, _ in self._layers) and not any(
+            tensor.requires_grad for _, _, tensor, _, _ in self._tensors
+        )
+
+    def unchanged(self) -> bool:
+        """Whether it is as it was when this was made, and frozen."""
+        return (
+            all(layer["_modules"] == parts for layer, parts in self._layers)
+            and self.frozen()
+            and all(
+                held.get(name) is tensor and _state(tensor) == state
+                for held, name, tensor, state, _ in self._tensors
+            )
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A convolution of laid out weights; they may hold what comes before and after it, too.
+
+    Args:
+        weight: as oneDNN reads it.
+        bias: of the maps' type.
+        shape: padding, stride, dilation, groups; of a transposed convolution padding, that of the output,
+            stride, dilation, groups.
+        transposed: whether it is one.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    shape: tuple[Any, ...]
+    transposed: bool = False
+
+    def __call__(self, x: Tensor, relu: bool = False, onto: Tensor | None = None) -> Tensor:
+        """Maps of ``x``; with a ReLU behind it, or added to ``onto``."""
+        operators = torch.ops.mkldnn
+        after: tuple[Any, ...] = ("relu" if relu else "none", [], "")
+        if self.transposed:
+            run = operators._convolution_transpose_pointwise.default
+        elif onto is None:
+            run = operators._convolution_pointwise.default
+        else:
+            run = operators._convolution_pointwise.binary
+            both = run(x, onto, self.weight, self.bias, *self.shape, "add", None, None, [], None)
+            return cast(Tensor, both)
+        return cast(Tensor, run(x, self.weight, self.bias, *self.shape, *after))
 
 
 # By the type that is computed in.
@@ -112,19 +180,10 @@ def convolve(
         weights += [norm.num_batches_tracked]
     if any(tensor is not None and tensor.requires_grad for tensor in weights):
         return _plain(x, conv, norm, relu, onto)
-    weight, bias = _PACKED[x.dtype].get(conv, weights, lambda: _pack(x, conv, norm))
-    shape = (_pair(conv.padding), conv.stride, conv.dilation, conv.groups)
-    if onto is not None:
-        return cast(
-            Tensor,
-            torch.ops.mkldnn._convolution_pointwise.binary(
-                x, onto, weight, bias, *shape, "add", None, None, [], None
-            ),
-        )
-    after = "relu" if relu else "none"
-    return cast(
-        Tensor, torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *shape, after, [], "")
+    kept: Packed = _PACKED[x.dtype].get(
+        conv, weights, lambda: pack(conv, folded(conv, norm), x.shape, x.dtype)
     )
+    return kept(x, relu, onto)
 
 
 def upsample(x: Tensor, conv: nn.ConvTranspose2d) -> Tensor:
@@ -133,17 +192,15 @@ def upsample(x: Tensor, conv: nn.ConvTranspose2d) -> Tensor:
         return cast(Tensor, conv(x.to(conv.weight.dtype))).to(x.dtype)
     shape = (_pair(conv.padding), conv.output_padding, conv.stride, conv.dilation, conv.groups)
 
-    def pack() -> tuple[Tensor, Tensor | None]:
+    def made() -> Packed:
         weight = torch.ops.mkldnn._reorder_convolution_transpose_weight(
             conv.weight.detach().to(x.dtype), *shape, list(x.shape)
         )
-        return weight, None if conv.bias is None else conv.bias.detach().to(x.dtype)
+        bias = None if conv.bias is None else conv.bias.detach().to(x.dtype)
+        return Packed(weight, bias, shape, transposed=True)
 
-    weight, bias = _PACKED[x.dtype].get(conv, [conv.weight, conv.bias], pack)
-    return cast(
-        Tensor,
-        torch.ops.mkldnn._convolution_transpose_pointwise(x, weight, bias, *shape, "none", [], ""),
-    )
+    kept: Packed = _PACKED[x.dtype].get(conv, [conv.weight, conv.bias], made)
+    return kept(x)
 
 
 def _plain(
@@ -157,36 +214,46 @@ def _plain(
     return cast(Tensor, found if onto is None else found + onto).to(x.dtype)
 
 
-def _pack(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor | None]:
-    """Weights laid out for maps as ``x``, and a bias; a batch norm's scale and shift are in them."""
-    weight, bias = conv.weight.detach(), conv.bias
-    if norm is not None:
-        weight, bias = _folded(weight, bias, norm)
-    packed = torch.ops.mkldnn._reorder_convolution_weight(
-        weight.to(x.dtype),
-        _pair(conv.padding),
-        conv.stride,
-        conv.dilation,
-        conv.groups,
-        list(x.shape),
-    )
-    return packed, None if bias is None else bias.detach().to(x.dtype)
+def pack(
+    conv: nn.Conv2d,
+    weights: tuple[Tensor, Tensor | None],
+    like: Sequence[int],
+    dtype: torch.dtype,
+) -> Packed:
+    """Weights laid out.
+
+    Args:
+        conv: whose stride, padding and groups they have.
+        weights: filters and bias, as :func:`folded` gives them.
+        like: shape of the maps that will come; others may come, too.
+        dtype: of the maps.
+    """
+    shape = (_pair(conv.padding), conv.stride, conv.dilation, conv.groups)
+    filters, bias = weights
+    packed = torch.ops.mkldnn._reorder_convolution_weight(filters.to(dtype), *shape, list(like))
+    return Packed(packed, None if bias is None else bias.to(dtype), shape)
 
 
-def _folded(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Filters and bias with a batch norm in them; its arithmetic in float64, once."""
+def scale_and_shift(norm: nn.BatchNorm2d | nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    """What a batch norm in evaluation mode multiplies by, and adds then: (K,) each, float64."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:
-        scale = scale * norm.weight.double()
-    shift = -norm.running_mean.double()
+        scale = scale * norm.weight.detach().double()
+    shift = -norm.running_mean.double() * scale
+    return scale, shift if norm.bias is None else shift + norm.bias.detach().double()
+
+
+def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor | None]:
+    """Filters and bias with a batch norm behind them in them; its arithmetic in float64, once."""
+    weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
+    if norm is None:
+        return weight, bias
+    scale, shift = scale_and_shift(norm)
     if bias is not None:
-        shift = shift + bias.double()
-    shift = shift * scale
-    if norm.bias is not None:
-        shift = shift + norm.bias.double()
-    return (weight.double() * scale[:, None, None, None]).float(), shift.detach().float()
+        shift = shift + bias.double() * scale
+    return (weight.double() * scale[:, None, None, None]).float(), shift.float()
 
 
 @cache

@@ -40,6 +40,17 @@ def crops(batch: int, size: int = 16) -> Tensor:
     return torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
+@pytest.mark.parametrize("tries", [1, 2])
+def test_something_can_learn_from_protected_images(tries: int) -> None:
+    conv = torch.nn.Conv2d(3, 2, 3)
+    conv(small().protect(crops(2), tries=tries).pixels).sum().backward()
+    assert conv.weight.grad is not None
+
+
+def test_no_crops_make_no_images() -> None:
+    assert small(2).protect(crops(0)).pixels.shape == (0, 6, 16, 16)
+
+
 @pytest.mark.parametrize("backbone", ["IR_18", "IR_50"])
 def test_reference_parity(shared: Path, backbone: str) -> None:
     from minusface.recognize import build_backbone

@@ -91,6 +91,13 @@ def test_embeddings_are_unit_rows_whatever_the_batch() -> None:
     assert recognizer.embed(ProtectedImage(pixels[:0])).vectors.shape == (0, 16)
 
 
+def test_something_can_learn_from_templates() -> None:
+    pixels = noise(1, 2, 3, 32, 32)
+    head = torch.nn.Linear(16, 2)
+    head(small().embed(ProtectedImage(pixels)).vectors).sum().backward()
+    assert head.weight.grad is not None
+
+
 def test_mode_comes_back_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     recognizer = small().train()
 

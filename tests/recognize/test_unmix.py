@@ -118,11 +118,19 @@ def test_narrow_numbers_are_the_wide_ones_rounded_once(wide: bool, learned: bool
     assert torch.equal(found, unmix(images).bfloat16())
 
 
-def test_products_that_follow_one_another_are_made_together() -> None:
-    unmix = Unmix(16, wide=True)
-    told = [(i, j) for i, js in unmix.runs for j in range(js.start, js.stop)]
-    assert told == list(unmix.products)
-    assert len(unmix.runs) == 16
+@pytest.mark.parametrize("wide", [False, True])
+def test_products_of_one_response_are_made_together(wide: bool) -> None:
+    unmix = Unmix(16, wide)
+    told = {
+        channel: (i, j)
+        for i, js, places in unmix.runs
+        for some, place in places
+        for j, channel in zip(
+            range(js.start, js.stop)[some], range(place.start, place.stop), strict=True
+        )
+    }
+    assert [told[channel] for channel in sorted(told)] == list(unmix.products)
+    assert len(unmix.runs) == (10 if wide else 6)
 
 
 def test_sides_that_do_not_divide_are_refused() -> None:

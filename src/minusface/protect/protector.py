@@ -184,7 +184,6 @@ class Protector(nn.Module):
         made: Regeneration = self.generator(features)
         return Residue(features, made.regenerated, features - made.regenerated, made.latent)
 
-    @torch.inference_mode()
     def protect(
         self,
         crops: FaceCrop | Tensor,
@@ -214,22 +213,20 @@ class Protector(nn.Module):
             flat = draw_permutation_from_entropy(shape[0] * shape[1], shape[2])
             permutation = flat.view(shape)
         permutation = _check_permutation(permutation, shape)
+        size = self.codec_config.size
+        # Made outside inference mode, as what is made there can be no part of anything that learns.
+        pixels = torch.empty(len(faces), self.n_duplicate * 3, size, size)
         device = next(self.parameters()).device
         was_training = self.training
         self.eval()
         try:
-            crops_parts = torch.split(faces.pixels, batch_size)
-            orders = torch.split(permutation, batch_size)
-            parts = [
-                self._tried(part.to(device), order.to(device), tries).cpu()
-                for part, order in zip(crops_parts, orders, strict=True)
-            ]
+            parts = [torch.split(t, batch_size) for t in (pixels, faces.pixels, permutation)]
+            with torch.inference_mode():
+                for into, part, orders in zip(*parts, strict=True):
+                    into.copy_(self._tried(part.to(device), orders.to(device), tries))
         finally:
             self.train(was_training)
-        size = self.codec_config.size
-        return ProtectedImage(
-            torch.cat(parts) if parts else torch.zeros(0, self.n_duplicate * 3, size, size)
-        )
+        return ProtectedImage(pixels)
 
     def _tried(self, crops: Tensor, orders: Tensor, tries: int) -> Tensor:
         if tries == 1:

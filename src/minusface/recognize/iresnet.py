@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, cast
+from typing import cast
 
 from torch import Tensor, nn
 
 from minusface import packed
 from minusface.errors import MinusfaceError
 from minusface.recognize.prelu import PReLU
+from minusface.recognize.served import serving
 from minusface.recompute import recomputed
 from minusface.share import Dropout
 
@@ -70,11 +71,6 @@ class SqueezeExcitation(nn.Module):
         return cast(Tensor, x * self.sigmoid(gate))
 
 
-def _any(layers: nn.Module) -> tuple[Any, ...]:
-    """What a Sequential holds, whose types only its maker knows."""
-    return tuple(layers.children())
-
-
 class ResidualUnit(nn.Module):
     """One IR unit: (B, K_in, H, W) to (B, K_out, H/stride, W/stride)."""
 
@@ -104,21 +100,7 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Residual plus shortcut."""
-        if not self.training and packed.usable(x, narrow=True):
-            return self._served(x)
         return cast(Tensor, self.res_layer(x) + self.shortcut_layer(x))
-
-    def _served(self, x: Tensor) -> Tensor:
-        """As :meth:`forward`; norms behind convolutions, and the sum, cost no pass of their own."""
-        before, one, norm, act, two, last, *gates = _any(self.res_layer)
-        short = self.shortcut_layer
-        beside = packed.convolve(x, *_any(short)) if isinstance(short, nn.Sequential) else short(x)
-        hidden = act(packed.convolve(before(x), one, norm))
-        if gates:
-            # Gates are not packed: they compute in their weights' type.
-            wide = packed.convolve(hidden, two, last).to(one.weight.dtype)
-            return cast(Tensor, gates[0](wide).to(x.dtype) + beside)
-        return packed.convolve(hidden, two, last, onto=beside)
 
 
 class IResNet(nn.Module):
@@ -195,14 +177,12 @@ class IResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, size, size) to (B, D)."""
-        if self.training or not packed.usable(x, narrow=True):
-            return self.after_first(self.first(x))
-        first, norm, act = _any(self.input_layer)
-        hidden = act(packed.convolve(x, first, norm))
-        for unit in self.body:
-            hidden = unit(hidden)
-        # What follows is small, and its layers are not packed.
-        return self._embedding(hidden.to(first.weight.dtype))
+        if not self.training and packed.usable(x, narrow=True):
+            served = serving(self, x)
+            if served is not None:
+                return served(x)
+            x = x.to(self.first.weight.dtype)
+        return self.after_first(self.first(x))
 
     @property
     def first(self) -> nn.Conv2d:

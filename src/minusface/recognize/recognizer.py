@@ -196,14 +196,16 @@ class Recognizer(nn.Module):
         if training:
             self.eval()
         try:
-            with torch.no_grad():
+            with torch.inference_mode():
                 rows = [
                     self(part.to(device)).float() for part in torch.split(images.pixels, batch_size)
                 ]
+                found = nnf.normalize(torch.cat(rows), dim=1).to(images.pixels.device)
         finally:
             if training:
                 self.train()
-        return Template(nnf.normalize(torch.cat(rows), dim=1).to(images.pixels.device))
+        # A copy: what was made in inference mode can be no part of anything that learns.
+        return Template(found.clone())
 
     def _admit(self, images: ProtectedImage | FaceCrop) -> None:
         """Refuse images it was not made for."""

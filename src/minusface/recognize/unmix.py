@@ -19,8 +19,10 @@ pixels, M side of the coarse grid.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import combinations_with_replacement
+from operator import itemgetter
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as nnf
@@ -48,6 +50,8 @@ FURTHER = tuple((i, j) for i, j in combinations_with_replacement(range(ALL), 2) 
 # Places of the squared slopes among them.
 ACROSS, DOWN = PRODUCTS.index((1, 1)), PRODUCTS.index((2, 2))
 Colours = tuple[Tensor, Tensor, Tensor]
+# What results are written to, or None for tensors of their own.
+Places = Sequence[Tensor | None]
 
 
 class Unmix(nn.Module):
@@ -105,8 +109,12 @@ class Unmix(nn.Module):
 
     def _products(self, colours_pcnn: Tensor) -> Tensor:
         """(P, 3, N, N) to (P, G, N, N)."""
-        white = self._white(colours_pcnn)
-        made = torch.cat([_dot(white, i, js) for i, js in self.runs], 1)
+        white = self._white(colours_pcnn, in_place=False)
+        parts: list[tuple[int, Tensor]] = []
+        for i, js, places in self.runs:
+            dots = _dot(white, i, js)
+            parts += [(place.start, dots[:, some]) for some, place in places]
+        made = torch.cat([part for _, part in sorted(parts, key=itemgetter(0))], 1)
         made = made * (made.abs() + KNEE).rsqrt()
         return torch.cat([made, standardize(colours_pcnn)], 1) if self.wide else made
 
@@ -116,39 +124,40 @@ class Unmix(nn.Module):
         They stay in the cache, and are written once: what is written to was read by another processor
         just now, which takes longer than the products; of bfloat16 it is half as much.
         """
-        white = self._white(colours_pcnn)
-        few = (len(found_pgnn), max(js.stop - js.start for _, js in self.runs))
+        white = self._white(colours_pcnn, in_place=True)
+        few = (len(found_pgnn), max(run.js.stop - run.js.start for run in self.runs))
         product, scale = (white[0].new_empty(*few, *found_pgnn.shape[2:]) for _ in range(2))
         # A tensor: of a number torch would make one each time. On a GPU it would have to be sent.
         knee = white[0].new_tensor(KNEE) if white[0].device.type == "cpu" else KNEE
-        done = 0
-        for i, js in self.runs:
-            count = js.stop - js.start
-            a, b = product[:, :count], scale[:, :count]
+        for i, js, places in self.runs:
+            a, b = (room[:, : js.stop - js.start] for room in (product, scale))
             torch.mul(white[0][:, i : i + 1], white[0][:, js], out=a)
             for colour in white[1:]:
                 a.addcmul_(colour[:, i : i + 1], colour[:, js])
             torch.abs(a, out=b).add_(knee).rsqrt_()
-            torch.mul(a, b, out=found_pgnn[:, done : done + count])
-            done += count
+            for some, place in places:
+                torch.mul(a[:, some], b[:, some], out=found_pgnn[:, place])
         if self.wide:
-            found_pgnn[:, done:] = standardize(colours_pcnn)
+            found_pgnn[:, len(self.products) :] = standardize(colours_pcnn)
 
-    def _white(self, colours_pcnn: Tensor) -> Colours:
+    def _white(self, colours_pcnn: Tensor, in_place: bool) -> Colours:
         """What the products are made of: responses in units of what is around, (P, K, N, N) a colour."""
         detail_pcnn = colours_pcnn - self.blur_nn @ colours_pcnn @ self.blur_nn.T
-        responses = _responses(detail_pcnn)
-        if self.wide:
-            responses += _far_responses(detail_pcnn)
-        return _whitened(torch.stack(responses, 2), self._covariance(detail_pcnn))
+        count = ALL if self.wide else FINE
+        if not in_place:
+            found = _responses(detail_pcnn, [None] * count)
+            return _whitened(torch.stack(found, 2), self._covariance(detail_pcnn))
+        # Each is written where it stays: to bring them together takes twice as long as to make them.
+        room_kpcnn = detail_pcnn.new_empty(count, *detail_pcnn.shape)
+        _responses(detail_pcnn, room_kpcnn.unbind())
+        return _whitened(room_kpcnn.permute(1, 2, 0, 3, 4), self._covariance(detail_pcnn))
 
     def _covariance(self, detail_pcnn: Tensor) -> list[Tensor]:
         """Of the colours around each pixel, entries 00, 01, 02, 11, 12, 22: (P, N, N) each.
 
         Interpolated as it is, not its root or inverse: it follows a mixture of the colours linearly.
         """
-        r, g, b = detail_pcnn.unbind(1)
-        products = torch.stack([r * r, r * g, r * b, g * g, g * b, b * b], 1)
+        products = torch.cat([detail_pcnn[:, c : c + 1] * detail_pcnn[:, c:] for c in range(3)], 1)
         coarse = self.gather_mn @ products @ self.gather_mn.T
         rr, rg, rb, gg, gb, bb = (self.spread_nm @ coarse @ self.spread_nm.T).unbind(1)
         ridge = (rr + gg + bb) * (RIDGE / 3) + FLOOR
@@ -170,14 +179,20 @@ def outlines(images: Tensor) -> Tensor:
     return steep
 
 
-def _responses(detail_pcnn: Tensor) -> list[Tensor]:
-    """The detail itself, its slopes across and down, its bends: K of (P, C, N, N)."""
-    across, down = _slopes(detail_pcnn)
-    bend, twist = _slopes(across)
-    return [detail_pcnn, across, down, bend, _slopes(down)[1], twist]
+def _responses(detail_pcnn: Tensor, into: Places) -> list[Tensor]:
+    """FINE, or ALL, responses: (P, C, N, N) each.
+
+    The detail itself, its slopes across and down, its bends; then slopes and bends over REACH pixels to
+    either side.
+    """
+    detail = detail_pcnn if into[0] is None else into[0].copy_(detail_pcnn)
+    across, down = _slopes(detail_pcnn, into[1:3])
+    bend, twist = _slopes(across, [into[3], into[5]])
+    found = [detail, across, down, bend, _slopes(down, [None, into[4]])[1], twist]
+    return found if len(into) == FINE else found + _far_responses(detail_pcnn, into[FINE:])
 
 
-def _far_responses(detail_pcnn: Tensor) -> list[Tensor]:
+def _far_responses(detail_pcnn: Tensor, into: Places) -> list[Tensor]:
     """Slopes across and down, bends across and down, over REACH pixels to either side."""
     size, reach = detail_pcnn.shape[-1], REACH
     wide = nnf.pad(detail_pcnn, (reach,) * 4, mode="replicate")
@@ -185,14 +200,17 @@ def _far_responses(detail_pcnn: Tensor) -> list[Tensor]:
     left, right = wide[..., inner, :size], wide[..., inner, 2 * reach :]
     above, below = wide[..., :size, inner], wide[..., 2 * reach :, inner]
     twice = 2 * detail_pcnn
-    return [right - left, below - above, right + left - twice, above + below - twice]
+    across = torch.sub(right, left, out=into[0])
+    down = torch.sub(below, above, out=into[1])
+    bend = torch.sub(right + left, twice, out=into[2])
+    return [across, down, bend, torch.sub(above + below, twice, out=into[3])]
 
 
-def _slopes(images: Tensor) -> tuple[Tensor, Tensor]:
+def _slopes(images: Tensor, into: Places) -> tuple[Tensor, Tensor]:
     """Differences of the neighbours, across and down."""
     wide = nnf.pad(images, (1, 1, 1, 1), mode="replicate")
-    across = wide[..., 1:-1, 2:] - wide[..., 1:-1, :-2]
-    return across, wide[..., 2:, 1:-1] - wide[..., :-2, 1:-1]
+    across = torch.sub(wide[..., 1:-1, 2:], wide[..., 1:-1, :-2], out=into[0])
+    return across, torch.sub(wide[..., 2:, 1:-1], wide[..., :-2, 1:-1], out=into[1])
 
 
 def _whitened(responses_pcknn: Tensor, covariance: list[Tensor]) -> Colours:
@@ -205,8 +223,9 @@ def _whitened(responses_pcknn: Tensor, covariance: list[Tensor]) -> Colours:
     i22 = (c22 - l20 * l20 - l21 * l21).rsqrt()
     r, g, b = responses_pcknn.unbind(1)
     first = r * i00
-    second = (g - l10 * first) * i11
-    return first, second, (b - l20 * first - l21 * second) * i22
+    second = torch.addcmul(g, l10, first, value=-1) * i11
+    third = torch.addcmul(torch.addcmul(b, l20, first, value=-1), l21, second, value=-1) * i22
+    return first, second, third
 
 
 def _dot(white: Colours, i: int, js: slice) -> Tensor:
@@ -215,14 +234,37 @@ def _dot(white: Colours, i: int, js: slice) -> Tensor:
     return torch.addcmul(torch.addcmul(one[0] * one[1], *two), *three)
 
 
-def _runs(products: Iterable[tuple[int, int]]) -> list[tuple[int, slice]]:
-    """Products (i, j) in their order, those of one i with the next j together."""
-    runs: list[tuple[int, slice]] = []
-    for i, j in products:
-        if runs and runs[-1][0] == i and runs[-1][1].stop == j:
-            runs[-1] = (i, slice(runs[-1][1].start, j + 1))
-        else:
-            runs.append((i, slice(j, j + 1)))
+class Run(NamedTuple):
+    """Products of one response with some others that lie side by side.
+
+    Args:
+        i: the one.
+        js: the others.
+        places: which of these products belong to which channels.
+    """
+
+    i: int
+    js: slice
+    places: tuple[tuple[slice, slice], ...]
+
+
+def _runs(products: Sequence[tuple[int, int]]) -> list[Run]:
+    """A run each first response; its others must be in order and without a gap."""
+    runs = []
+    for i in sorted({i for i, _ in products}):
+        channels = [(j, channel) for channel, (first, j) in enumerate(products) if first == i]
+        start = channels[0][0]
+        assert [j for j, _ in channels] == list(range(start, start + len(channels)))
+        cuts = [
+            0,
+            *(n for n in range(1, len(channels)) if channels[n][1] != channels[n - 1][1] + 1),
+        ]
+        ends = [*cuts[1:], len(channels)]
+        places = tuple(
+            (slice(a, b), slice(channels[a][1], channels[a][1] + b - a))
+            for a, b in zip(cuts, ends, strict=True)
+        )
+        runs.append(Run(i, slice(start, start + len(channels)), places))
     return runs
 
 
