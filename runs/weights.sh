@@ -34,14 +34,21 @@ if [ -z "$network" ]; then
     .venv/bin/pip install --quiet --no-deps -c constraints.txt --target runs/net face_recognition_models
   fi
 fi
-"$minusface" data mix "$faces" --people "$protocol/peopleDevTrain.txt" --teacher ../shared/faces/lfw-teacher-dlib.npz \
-  --network "$network" --seed 1 --out runs/mixtures
+mix() {
+  "$minusface" data mix "$faces" --people "$protocol/peopleDevTrain.txt" \
+    --teacher ../shared/faces/lfw-teacher-dlib.npz --network "$network" "$@"
+}
+mix --seed 1 --out runs/mixtures
 train stage2_mixed "$@"
 "$minusface" pack runs/default/stage2_mixed/last --mean runs/default/stage2_blended/last --out runs/weights/mixed \
   "${cohort[@]}"
 # Once more, distorted less; and the mean again.
 train stage2_mild "$@"
-"$minusface" pack runs/default/stage2_mild/last --mean runs/weights/mixed --out runs/weights/default "${cohort[@]}"
+"$minusface" pack runs/default/stage2_mild/last --mean runs/weights/mixed --out runs/weights/mild "${cohort[@]}"
+# And once more, with other mixtures.
+mix --seed 2 --out runs/mixtures_2
+train stage2_fresh "$@"
+"$minusface" pack runs/default/stage2_fresh/last --mean runs/weights/mild --out runs/weights/default "${cohort[@]}"
 "$minusface" pack runs/default/plain/last --out runs/weights/default-plain --squeeze "${cohort[@]}"
 groups=()
 if [ -n "${LFW_GROUPS:-}" ]; then groups=(--groups "$LFW_GROUPS"); fi

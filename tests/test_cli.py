@@ -209,6 +209,31 @@ def test_ctrl_c_elsewhere(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert said.err.strip() == "minusface: stopped"
 
 
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MemoryError("a list"), 2),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), 2),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"), 2),
+        (RuntimeError("something else"), None),
+    ],
+)
+def test_memory_that_is_missing(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int | None
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("minusface.commands.inspect._image", fail)
+    if code is None:
+        with pytest.raises(RuntimeError, match="something else"):
+            run("inspect", __file__)
+        return
+    said = run("inspect", __file__)
+    assert said.code == code
+    assert said.err.startswith("minusface: out of memory; smaller batches need less")
+
+
 def test_evaluate_puts_models_side_by_side(place: Place, run: Run, tmp_path: Path) -> None:
     files = {kind: tmp_path / f"r.{kind}" for kind in ("json", "md")}
     said = run(

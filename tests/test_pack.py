@@ -68,6 +68,19 @@ def test_the_mean_of_two_recognisers_is_packed(tmp_path: Path) -> None:
     assert card.metrics == {}
 
 
+@pytest.mark.parametrize("packed_first", [False, True])
+def test_the_mean_of_a_training_and_of_what_was_packed(tmp_path: Path, packed_first: bool) -> None:
+    model = tiny_checkpoint(tmp_path / "model")
+    other = trained_on(model, tmp_path / "other", 0.5)
+    assert pack(str(other), str(tmp_path / "packed")) == 0
+    folders = [str(tmp_path / "packed"), str(model)]
+    one, two = folders if packed_first else reversed(folders)
+    assert pack(one, str(tmp_path / "mean"), mean=two) == 0
+    before, made = load_part(model), load_part(tmp_path / "mean")
+    first = next(name for name in before if name.startswith("generator."))
+    assert torch.equal(made[first], before[first].half())
+
+
 def test_a_mean_of_what_is_not_one_model_is_refused(tmp_path: Path) -> None:
     model = tiny_checkpoint(tmp_path / "model")
     tensors = load_part(model)

@@ -101,7 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _silence()
         return 0
-    except (MinusfaceError, OSError, MemoryError) as error:
+    except (MinusfaceError, OSError, MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MinusfaceError | OSError) or _full(error)):
+            raise
         if os.environ.get("MINUSFACE_DEBUG", "0") not in ("", "0"):
             raise
         return _fail(error)
@@ -168,10 +170,18 @@ def _fail(error: BaseException) -> int:
     if isinstance(error, OSError) and not isinstance(error, MinusfaceError):
         named = f"{error.filename}: " if error.filename else ""
         message = f"{named}{error.strerror or message}"
-    elif isinstance(error, MemoryError):
+    elif _full(error):
         message = f"out of memory; smaller batches need less ({message})"
     print(f"minusface: {message or type(error).__name__}", file=sys.stderr)
     return USAGE_ERROR
+
+
+def _full(error: BaseException) -> bool:
+    """Whether memory was missing: torch says so by a RuntimeError, of its own kind on a GPU."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
 def _silence() -> None:

@@ -138,11 +138,17 @@ def any_process(flag: bool, device: torch.device) -> bool:
 
 
 def gather_words(words: list[str], device: torch.device) -> list[str]:
-    """All processes' words, none with a newline in it, in the order of ranks."""
-    data = "\n".join(words).encode()
+    """All processes' words, none with a newline in it, in the order of ranks.
+
+    They may be names of files, of bytes that are no UTF-8.
+    """
+    data = "\n".join(words).encode("utf-8", "surrogateescape")
     counts = gather_values(torch.tensor([len(data)], device=device)).tolist()
     padded = torch.zeros(max(counts), dtype=torch.uint8, device=device)
     padded[: len(data)] = torch.tensor(list(data), dtype=torch.uint8)
     rows = gather_values(padded[None]).cpu()
-    found = [bytes(row[:count].tolist()).decode() for row, count in zip(rows, counts, strict=True)]
+    found = [
+        bytes(row[:count].tolist()).decode("utf-8", "surrogateescape")
+        for row, count in zip(rows, counts, strict=True)
+    ]
     return [word for text in found if text for word in text.split("\n")]

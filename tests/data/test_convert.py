@@ -161,6 +161,16 @@ def test_killed_at_any_moment(folder: Path, tmp_path: Path) -> None:
     assert len(open_faces(done.spec, size=SIZE)) == 12
 
 
+def test_recordio_holds_the_size_that_it_tells(folder: Path, tmp_path: Path) -> None:
+    source = FolderDataset(folder, size=SIZE + 4)
+    with pytest.raises(
+        MinusfaceError, match=rf"{SIZE}x{SIZE} pixels, expected {SIZE + 4}x{SIZE + 4}"
+    ):
+        convert(source, "recordio", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert convert(source, "folder", tmp_path / "out").written == 12
+
+
 @pytest.mark.parametrize("name", ["a\tb", "a\nb"])
 def test_names_that_a_list_cannot_hold(name: str, folder: Path, tmp_path: Path) -> None:
     root = tmp_path / "people"

@@ -17,6 +17,7 @@ from minusface import runtime
 from minusface.cli import main
 from minusface.config import InputTransform
 from minusface.errors import MinusfaceError
+from minusface.evaluate.embedders import ProtectedEmbedder
 from minusface.export import OPSET, ClientGraph, check_parity, export, measure, replacing
 from minusface.export.check import thresholds_of
 from minusface.export.write import check_target, example
@@ -320,10 +321,35 @@ def test_what_was_calibrated_is_taken_over(
     card["metrics"] |= {"thresholds": {"fmr_1e-2": point}, "calibrated_on": "faces"}
     (path / "card.json").write_text(json.dumps(card))
     assert main(["export", str(path), "--out", str(out)]) == 0
-    said = capsys.readouterr().out
+    said, warned = capsys.readouterr()
+    assert "thresholds of the best of 1 permutations, and clients try 8" in warned
     assert "threshold fmr_1e-2 0.7500: 25.0 % of genuine pairs are missed\n" in said
     assert f"minusface serve {out} --data data --master-key master.key\n" in said
     assert load_export_card(out).thresholds == {"fmr_1e-2": 0.75}
+    card["metrics"]["calibrated_tries"] = 8
+    (path / "card.json").write_text(json.dumps(card))
+    assert main(["export", str(path), "--out", str(out)]) == 0
+    assert not capsys.readouterr().err
+
+
+def test_what_is_measured_is_what_clients_send(
+    made: tuple[Path, Path, ExportCard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from minusface.export.check import OnnxPair
+
+    pair, asked = OnnxPair(made[1]), []
+    plain = pair.client.protect
+    monkeypatch.setattr(
+        pair.client, "protect", lambda *given: asked.append(given[1].shape) or plain(*given)
+    )
+    images = torch.from_numpy(crops(2)).permute(0, 3, 1, 2)
+    found = pair.embed(images, ["a", "b"], 0, flip=False)
+    assert asked == [(2, 8 * made[2].n_duplicate, made[2].channels)]
+    wanted = ProtectedEmbedder(
+        Recognizer.load(made[0]), Protector.load(made[0]), eight_bits=True, tries=8
+    ).embed(images, ["a", "b"], 0, flip=False)
+    cosine = torch.nn.functional.cosine_similarity(found, wanted)
+    assert float(cosine.min()) > 0.999, "the same permutations were tried, and the same one sent"
 
 
 def test_a_failing_export_leaves_what_stands(

@@ -112,6 +112,23 @@ def test_a_damaged_card_is_not_exported(tmp_path: Path, key: str, value: object)
     assert not (tmp_path / "out.pth").exists()
 
 
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ({"codec": {"name": "dct", "ratio": 4}}, "codec.ratio 4, TFace has 8 only"),
+        ({"recognizer": {"backbone": "ir_18", "kind": "crop", "cohort": 20}}, "has a cohort"),
+    ],
+)
+def test_what_tface_would_compute_otherwise(
+    tmp_path: Path, model: dict[str, Any], words: str
+) -> None:
+    model = {"recognizer": {"backbone": "ir_18", "kind": "crop", "input": "as_is"}, **model}
+    save(tmp_path / "ours", Card("plain", model), {"model": {"a": torch.ones(1)}})
+    with pytest.raises(MinusfaceError, match=words):
+        export_tface(tmp_path / "ours", tmp_path / "out.pth")
+    assert not (tmp_path / "out.pth").exists()
+
+
 class Evil:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch /tmp/minusface-was-here",)

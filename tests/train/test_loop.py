@@ -209,6 +209,15 @@ def test_resume_refuses_the_moments_of_another_optimiser(tmp_path: Path) -> None
         train(settings(tmp_path), Wider(), resume=True)
 
 
+def test_the_best_of_a_run_that_never_saved_is_no_other_runs(tmp_path: Path) -> None:
+    from minusface.train.going_on import check_out
+
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "card.json").write_text("{}")
+    with pytest.raises(MinusfaceError, match="stopped before its first save"):
+        check_out(tmp_path, resume=False)
+
+
 def test_best_survives_a_resume(tmp_path: Path) -> None:
     scores = iter([0.9, 0.1, 0.2])
     config = settings(tmp_path, evaluate_every=1.0, epochs=3)

@@ -172,6 +172,10 @@ def test_the_commands(
     assert json.loads(capsys.readouterr().out) == {"out": str(out), "images": 8, "size": 128}
     grown = tmp_path / "grown"
     told = ["--teacher", str(out), "--count", "3", "--out", str(grown)]
+    assert main(["data", "mix", str(photos.root), *told, *asked[:-1]]) == 0
+    assert capsys.readouterr().out.endswith("null --head.weight 0\n"), (
+        "mixtures are nobody's photos"
+    )
     assert main(["data", "mix", str(photos.root), *told, *asked]) == 0
     assert json.loads(capsys.readouterr().out)["mixed"] == 3
     assert cv2.imread(str(grown / "faces" / "mixed-00000" / "002.jpg")).shape == (SIDE, SIDE, 3)
@@ -213,6 +217,8 @@ def test_the_commands(
         ["mix", str(photos.root), "--out", str(grown), "--count", "0", *asked],
         ["mix", str(photos.root), "--out", str(grown), "--seed", "-1", *asked],
         ["teach", str(photos.root), "--out", str(out), "--network", str(tmp_path / "none.dat")],
+        ["teach", str(photos.root), "--out", str(out / "under.npz"), *asked],
+        ["mix", str(photos.root), "--out", str(out / "under"), *asked],
     ):
         assert main(["data", *bad]) == 2
         assert capsys.readouterr().err.count("\n") == 1

@@ -96,9 +96,12 @@ def stage_one(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_network_as_teacher_is_shown_the_clean_crop(people: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["teacher.onnx", "TEACHER.ONNX"])
+def test_a_network_as_teacher_is_shown_the_clean_crop(
+    people: Path, tmp_path: Path, name: str
+) -> None:
     pytest.importorskip("onnxruntime")
-    path = tmp_path / "teacher.onnx"
+    path = tmp_path / name
     path.write_bytes(flatten_model("N", (3, SIZE, SIZE)))
     distorted = AugmentConfig(jitter=1.0, colour=1.0, occlusion=1.0)
     config = settings(people, tmp_path / "run", task="plain", distill=DistillConfig(str(path)))

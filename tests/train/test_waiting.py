@@ -119,6 +119,21 @@ def test_tensorboard_holds_what_was_logged(
     assert len(events.Scalars("speed/images_per_second")) == 6
 
 
+def test_tensorboard_tells_of_each_step_once(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for begin, end in ((0, 5), (3, 7)):
+        board = TensorBoard(tmp_path)
+        board.rewind(begin)
+        for step in range(begin + 1, end + 1):
+            board.evaluated(step, {"accuracy": step + begin / 10})
+        board.close()
+    events = accumulator.EventAccumulator(str(tmp_path))
+    events.Reload()
+    found = [(event.step, event.value) for event in events.Scalars("held-out/accuracy")]
+    wanted = [(1, 1), (2, 2), (3, 3), (4, 4.3), (5, 5.3), (6, 6.3), (7, 7.3)]
+    assert found == [(step, pytest.approx(value)) for step, value in wanted]
+
+
 def test_tensorboard_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert wanted_loggers(False, tmp_path) == []
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

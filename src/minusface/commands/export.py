@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,13 @@ def _made(
         held = {name: point.threshold for name, point in points.items()}
         card = dataclasses.replace(card, thresholds=held)
         missed = {name: p.fnmr for name, p in points.items() if p.fnmr is not None}
+        tries = metrics.get("calibrated_tries", 1)
+        if tries != card.usual_tries:
+            print(
+                f"{path}: thresholds of the best of {tries} permutations, and clients try "
+                f"{card.usual_tries}; minusface calibrate --tries {card.usual_tries} makes others",
+                file=sys.stderr,
+            )
     write_card(card, folder)
     return card, missed
 

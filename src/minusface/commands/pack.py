@@ -50,8 +50,9 @@ def pack(
     import dataclasses
     import json as jsons
 
-    from minusface.checkpoint import find, load_card, load_part, save
+    from minusface.checkpoint import CARD, find, load_card, load_part, save
     from minusface.errors import MinusfaceError
+    from minusface.files import check_writable
     from minusface.weights import resolve
 
     folder, target = find(resolve(checkpoint)), Path(out)
@@ -67,6 +68,7 @@ def pack(
     if other is not None:
         card, tensors = _mean(card, tensors, other, anew=cohort is not None)
     if cohort is not None:
+        check_writable(target / CARD)
         card, tensors = _with_cohort(folder, card, tensors, cohort, cohort_people, seed)
     elif cohort_people is not None:
         raise MinusfaceError("--cohort-people: people of a cohort, expected --cohort FACES too")
@@ -193,6 +195,8 @@ def _with_cohort(
     """Card and tensors with a cohort of the faces, embedded by what is packed, in full precision."""
     import dataclasses
 
+    import torch
+
     from minusface.checkpoint import load_into
     from minusface.data import FolderDataset
     from minusface.errors import MinusfaceError
@@ -214,7 +218,8 @@ def _with_cohort(
     load_into(recognizer.backbone, backbone_tensors(ours), str(folder))
     model.embedder.recognizer = recognizer
     dataset = FolderDataset(faces, people, size=model.size)
-    made = Cohort.of(embed_dataset(model, dataset, range(len(dataset))), seed=seed)
+    embeddings = embed_dataset(model, dataset, range(len(dataset)))
+    made = Cohort.of(embeddings, seed=seed, people=torch.as_tensor(dataset.labels))
     own = {f"{PREFIX}{COHORT}{name}": tensor for name, tensor in made.state_dict().items()}
     spec = {**card.model["recognizer"], "cohort": len(made.centres_kd)}
     told = {"images": len(dataset), "name": dataset.name, "seed": seed}

@@ -24,6 +24,7 @@ def teach(data: str, network: str, out: str, people: str | None = None, json: bo
     """
     from minusface.data import FolderDataset
     from minusface.data.source import folder_of
+    from minusface.files import check_writable
     from minusface.memory import keep_freed_memory
     from minusface.progress import bar
     from minusface.train.teach import descriptors, open_network, write_teacher
@@ -31,6 +32,7 @@ def teach(data: str, network: str, out: str, people: str | None = None, json: bo
     target = Path(out)
     if target.suffix.lower() != ".npz" or target.is_dir():
         raise MinusfaceError(f"--out {out}: expected a file that ends in .npz")
+    check_writable(target)
     asked, dataset = open_network(network), FolderDataset(folder_of(data, ""), people)
     keep_freed_memory()
     with bar("embedding", len(dataset)) as advance:
@@ -94,7 +96,8 @@ def mix(
         return 0
     already = f" (went on after {done.resumed:,})" if done.resumed else ""
     print(f"{done.photos:,} photos and {done.mixed:,} mixtures in {faces}{already}")
-    print(f"next: {_train(faces, file, None)}")
+    # Its people are nobody's names.
+    print(f"next: {_train(faces, file, None)} --head.weight 0")
     return 0
 
 

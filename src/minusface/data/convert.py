@@ -144,6 +144,7 @@ class _Job:
 
     def __init__(self, dataset: Any, to: str, out: Path, partial: Path, skip: bool) -> None:
         self.dataset, self.to, self.partial, self.skip = dataset, to, partial, skip
+        self.side = _side(dataset) if to == "recordio" else None
         self.done = Converted(_spec(to, out))
         self.what = {"data": dataset.fingerprint(), "to": to, "out": out.name, "skip": skip}
         mark = self._resume()
@@ -189,7 +190,7 @@ class _Job:
             done.seen += 1
             advance(1)
             try:
-                key, label, data = _item(self.dataset, index)
+                key, label, data = _item(self.dataset, index, self.side)
             except MinusfaceError as error:
                 if not self.skip:
                     raise
@@ -217,7 +218,7 @@ def _tfr(out: Path) -> str:
 
 def _writer(to: str, partial: Path, out: Path, dataset: Any, mark: Mark | None) -> Writer:
     if to == "recordio":
-        return RecordIOWriter(partial, int(getattr(dataset, "size", 112)), mark)
+        return RecordIOWriter(partial, _side(dataset), mark)
     if to == "tfrecord":
         return TFRecordWriter(partial, _tfr(out), mark=mark)
     if to == "shards":
@@ -230,14 +231,23 @@ def _order(dataset: Any) -> np.ndarray:
     return np.arange(len(dataset)) if labels is None else np.argsort(labels, kind="stable")
 
 
-def _item(dataset: Any, index: int) -> tuple[str, int, bytes]:
+def _side(dataset: Any) -> int:
+    return int(getattr(dataset, "size", 112))
+
+
+def _item(dataset: Any, index: int, side: int | None) -> tuple[str, int, bytes]:
     if not hasattr(dataset, "encoded"):
         image, label, key = dataset[index]
         coded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
         return str(PurePosixPath(key).with_suffix(".png")), int(label), coded
     key, data = dataset.key(index), dataset.encoded(index)
     # A copy of damaged bytes would only move the failure to where nobody expects it.
-    decode_image(data, f"{dataset.name}, {key}")
+    height, width = decode_image(data, f"{dataset.name}, {key}").shape[:2]
+    if side is not None and (height, width) != (side, side):
+        # RecordIO tells of one size for all, and its readers hold it to that.
+        raise MinusfaceError(
+            f"{dataset.name}, {key}: {width}x{height} pixels, expected {side}x{side}; --size tells of others"
+        )
     return key, int(dataset.labels[index]), data
 
 

@@ -69,7 +69,7 @@ def check_parity(path: Path | str, out: Path | str, variants: Sequence[str]) -> 
 
 
 class OnnxPair:
-    """An export as a model under test: crops through both halves and 8 bits, as in use.
+    """An export as a model under test: crops through both halves and 8 bits, as in use: best of its tries.
 
     Args:
         folder: an export folder.
@@ -87,8 +87,8 @@ class OnnxPair:
         """See :class:`PairEmbedder`."""
         card = self.client.card
         orders = [
-            permutation_of_key([f"{key}#{copy}" for key in keys], card.channels, self.seed, draw)
-            for copy in range(card.n_duplicate)
+            permutation_of_key([f"{key}#{number}" for key in keys], card.channels, self.seed, draw)
+            for number in range(card.n_duplicate * card.usual_tries)
         ]
         order = torch.stack(orders, 1).numpy()
         rows = []
@@ -109,9 +109,10 @@ def measure(
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Accuracy of PyTorch and of each variant on pairs, and thresholds of the float32 models.
 
-    Everything as in use: one image of a face, 8 bits, no mirror image, one draw of permutations. With a
-    folder a person, impostors for the thresholds are all pairs of different people among the images;
-    otherwise those that are listed. A rate is left out where fewer than 10 impostors exceed its threshold.
+    Everything as in use: one image of a face, 8 bits, no mirror image, of as many permutations as clients
+    try the one that shows least. With a folder a person, impostors for the thresholds are all pairs of
+    different people among the images; otherwise those that are listed. A rate is left out where fewer than
+    10 impostors exceed its threshold.
 
     Args:
         path: the checkpoint.
@@ -124,10 +125,14 @@ def measure(
     Returns:
         The card's ``accuracy`` and ``thresholds``.
     """
+    exported = {variant: OnnxPair(out, variant) for variant in variants}
+    tries = next((pair.client.card.usual_tries for pair in exported.values()), 1)
     models: dict[str, PairEmbedder] = {
-        "torch": ProtectedEmbedder(Recognizer.load(path), Protector.load(path), eight_bits=True)
+        "torch": ProtectedEmbedder(
+            Recognizer.load(path), Protector.load(path), eight_bits=True, tries=tries
+        )
     }
-    models |= {variant: OnnxPair(out, variant) for variant in variants}
+    models |= exported
     accuracy: dict[str, Any] = {"pairs": len(pairs), "flip": False, "models": {}}
     thresholds: dict[str, float] = {}
     for name, model in models.items():

@@ -14,6 +14,12 @@ from minusface.errors import MinusfaceError
 from minusface.recognize.recognizer import COHORT, PREFIX
 
 
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are one: a pack keeps of a training's what half precision holds."""
+    narrow = min(one.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
+    return bool((one.to(narrow) == other.to(narrow)).all())
+
+
 def mean_of(
     mine: Mapping[str, Tensor], other: Mapping[str, Tensor], where: str
 ) -> dict[str, Tensor]:
@@ -38,7 +44,7 @@ def mean_of(
         if name.startswith(PREFIX) and tensor.is_floating_point():
             made[name] = (tensor.float() + theirs[name].float()) / 2
             continue
-        if not name.startswith(PREFIX) and not bool((tensor.float() == theirs[name].float()).all()):
+        if not name.startswith(PREFIX) and not _same(tensor, theirs[name]):
             raise MinusfaceError(
                 f"{where}: {name} differs, expected the same weights besides the recogniser's"
             )

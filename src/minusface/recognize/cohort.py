@@ -14,7 +14,8 @@ For
 the cosine of two such templates follows the corrected one, to first order in near - usual, for pairs whose
 own cosine is DECIDED_AT: where decisions are made. A template tells no more of a face than before.
 
-The cohort is the centres of clusters of embeddings of training photos, and no person's template.
+The cohort is the centres of clusters of embeddings of training photos. Each is the mean of several people,
+who count alike however many photos they have: no photo's embedding and nobody's template is among them.
 
 Legend: B batch, M embeddings of the cohort's photos, K centres, D embedding.
 """
@@ -33,8 +34,8 @@ NEAR = 16
 WEIGHT, DECIDED_AT = 2.0, 0.4
 SLOPE = (1 + WEIGHT) / (2 * WEIGHT * (1 - DECIDED_AT))
 ROUNDS = 20
-# Photos a centre, at least: one of fewer would be some person's.
-LEAST = 8
+# Photos a centre, and people, at least: one of fewer would be some person's.
+LEAST, PEOPLE = 8, 4
 
 
 class Cohort(nn.Module):
@@ -56,16 +57,23 @@ class Cohort(nn.Module):
         self.register_buffer("usual", torch.zeros(1))
 
     @classmethod
-    def of(cls, embeddings: Tensor, centres: int = CENTRES, seed: int = 0) -> Cohort:
+    def of(
+        cls,
+        embeddings: Tensor,
+        centres: int = CENTRES,
+        seed: int = 0,
+        people: Tensor | None = None,
+    ) -> Cohort:
         """The cohort of training photos.
 
         Args:
             embeddings: (M, D), of any length but zero, made as they are in use.
-            centres: K; fewer where there are fewer than LEAST photos for each.
+            centres: K at most; clusters of fewer than LEAST photos, or PEOPLE people, go to others.
             seed: of the clusters' beginnings.
+            people: (M,) whose the photos are, as numbers; by default each is another one's.
 
         Raises:
-            MinusfaceError: fewer than LEAST * NEAR photos.
+            MinusfaceError: so few photos or people that fewer than NEAR clusters are left.
         """
         photos, size = embeddings.shape
         if photos < LEAST * NEAR:
@@ -73,8 +81,15 @@ class Cohort(nn.Module):
                 f"cohort: {photos} photos, expected {LEAST * NEAR} or more (better {LEAST * CENTRES:,})"
             )
         rows = nnf.normalize(embeddings.detach().cpu().double(), dim=1)
-        made = cls(min(centres, photos // LEAST), size)
-        made.centres_kd.copy_(_clusters(rows, len(made.centres_kd), seed))
+        whose = torch.arange(photos) if people is None else people
+        found = _shared(rows, _clusters(rows, min(centres, photos // LEAST), seed), whose)
+        if len(found) < NEAR:
+            raise MinusfaceError(
+                f"cohort: {photos} photos make {len(found)} clusters of {LEAST} photos and {PEOPLE} people "
+                f"or more, expected {NEAR}: more photos, of more people"
+            )
+        made = cls(len(found), size)
+        made.centres_kd.copy_(found)
         made.usual.copy_(made.near(rows.float()).mean())
         return made
 
@@ -100,9 +115,38 @@ def _clusters(rows_md: Tensor, count: int, seed: int) -> Tensor:
     order = torch.randperm(len(rows_md), generator=torch.Generator().manual_seed(seed))
     centres_kd = rows_md[order[:count]].clone()
     for _ in range(ROUNDS):
-        nearest_m = (rows_md @ centres_kd.T).argmax(1)
-        sums_kd = torch.zeros_like(centres_kd).index_add_(0, nearest_m, rows_md)
+        sums_kd = _sums(rows_md, _nearest(rows_md, centres_kd), count)
         # Who has lost all its photos stays where it is.
         kept = sums_kd.norm(dim=1, keepdim=True) < 1e-9
         centres_kd = torch.where(kept, centres_kd, nnf.normalize(sums_kd, dim=1))
     return centres_kd
+
+
+def _shared(rows_md: Tensor, centres_kd: Tensor, people_m: Tensor) -> Tensor:
+    """(K', D) unit centres of clusters of enough photos and people; the others' photos go to them."""
+    while len(centres_kd):
+        count, nearest_m = len(centres_kd), _nearest(rows_md, centres_kd)
+        photos_k = torch.bincount(nearest_m, minlength=count)
+        pairs, pair_m, photos_of_pair = torch.unique(
+            torch.stack([nearest_m, people_m], 1), dim=0, return_inverse=True, return_counts=True
+        )
+        people_k = torch.bincount(pairs[:, 0], minlength=count)
+        few = torch.nonzero((photos_k < LEAST) | (people_k < PEOPLE)).flatten()
+        if not len(few):
+            alike_md = rows_md / photos_of_pair[pair_m][:, None]
+            return nnf.normalize(_sums(alike_md, nearest_m, count), dim=1)
+        # Some of them at a time: what one gives up may be enough for another.
+        gone = few[photos_k[few].argsort(stable=True)][: (len(few) + 7) // 8]
+        left = torch.ones(count, dtype=torch.bool)
+        left[gone] = False
+        centres_kd = centres_kd[left]
+    return centres_kd
+
+
+def _nearest(rows_md: Tensor, centres_kd: Tensor) -> Tensor:
+    return (rows_md @ centres_kd.T).argmax(1)
+
+
+def _sums(rows_md: Tensor, nearest_m: Tensor, count: int) -> Tensor:
+    """(K, D), of each centre's photos."""
+    return rows_md.new_zeros(count, rows_md.shape[1]).index_add_(0, nearest_m, rows_md)

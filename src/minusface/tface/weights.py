@@ -190,6 +190,12 @@ def to_state(path: Path | str) -> Tensors:
         raise MinusfaceError(f"{path}: backbone {backbone}, which TFace does not have")
     if codec and codec.get("name") != "dct":
         raise MinusfaceError(f"{path}: codec {codec.get('name')}, TFace has dct only")
+    if codec and codec.get("ratio", 8) != 8:
+        raise MinusfaceError(f"{path}: codec.ratio {codec.get('ratio')}, TFace has 8 only")
+    if recognizer.get("cohort"):
+        raise MinusfaceError(
+            f"{path}: its recogniser has a cohort, TFace's has none: export the checkpoint it was packed from"
+        )
     if card.model.get("n_duplicate", 1) != 1:
         raise MinusfaceError(f"{path}: n_duplicate {card.model['n_duplicate']}, TFace has 1 only")
     if card.model.get("obfuscation", "shuffle") != "shuffle":

@@ -14,12 +14,17 @@ def check_out(out: Path, resume: bool) -> None:
     """Refuse to overwrite a run, or to go on with none.
 
     Raises:
-        MinusfaceError: ``last/`` of a run's folder is there, or is not.
+        MinusfaceError: ``last/`` of a run's folder is there, or is not; or its ``best/`` alone is.
     """
     there = (out / "last" / CARD).is_file()
     if there and not resume:
         raise MinusfaceError(
             f"{out}: holds a run already; --resume goes on with it, --out takes another"
+        )
+    if not resume and (out / "best" / CARD).is_file():
+        raise MinusfaceError(
+            f"{out}: holds best/ of a run that was stopped before its first save; expected another --out, "
+            "or a folder without it"
         )
     if resume and not there:
         raise MinusfaceError(f"{out}: nothing to resume (no last/{CARD})")

@@ -121,6 +121,10 @@ class TensorBoard:
         self._make = functools.partial(SummaryWriter, str(folder))
         self._made: Any = None
 
+    def rewind(self, step: int) -> None:
+        """Steps after this one, which a run that was killed had told, are told anew."""
+        self._make = functools.partial(self._make, purge_step=step + 1)
+
     def _writer(self) -> Any:
         if self._made is None:
             self._made = self._make()

@@ -13,7 +13,7 @@ import torch
 from minusface import collectives
 from minusface.checkpoint import Card
 from minusface.train.interrupt import DeferredInterrupt
-from minusface.train.loggers import JsonLines, Logger
+from minusface.train.loggers import JsonLines, Logger, TensorBoard
 from minusface.train.plan import (
     LoopConfig,
     Outcome,
@@ -74,7 +74,9 @@ def fit(
         run.restore()
     if first:
         # A run that was killed before its first save leaves lines, too.
-        lines.rewind(run.step)
+        for logger in told:
+            if isinstance(logger, JsonLines | TensorBoard):
+                logger.rewind(run.step)
     stop = DeferredInterrupt(raises=not together)
     nothing: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
     in_all, in_step = (stop, nothing) if together else (nothing, stop)

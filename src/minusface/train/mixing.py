@@ -19,7 +19,7 @@ from torch import Tensor
 
 from minusface.data import FolderDataset
 from minusface.errors import MinusfaceError
-from minusface.files import write_atomically
+from minusface.files import check_writable, write_atomically
 from minusface.recognize.distill import Float64, read_teacher
 from minusface.train.augment import to_crops
 from minusface.train.mix import mixed
@@ -87,6 +87,7 @@ class Mixing:
                 photo is not in the file.
         """
         self._check(count)
+        check_writable(self.out / PARTS / SETTINGS)
         keys, rows, mirrored = self._of_photos(told, advance)
         settings = json.dumps({**self._settings, "count": count})
         write_atomically(self.out / PARTS / SETTINGS, settings.encode())

@@ -86,7 +86,7 @@ def batches(
     """
     parted = collectives.size() > 1
     # A file knows its embeddings by name; a network looks.
-    looks = Path(config.distill.teacher or "").suffix == ".onnx"
+    looks = Path(config.distill.teacher or "").suffix.lower() == ".onnx"
     share = Share(torch.tensor(list(loader.rows)), loader.batch_size) if parted else None
 
     def stream(step: int) -> Iterator[tuple[Faces, int]]:
