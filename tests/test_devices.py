@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from minusface.devices import imitated, multiplies_bfloat16, pick_precision, sent
+from minusface.devices import (
+    imitated,
+    multiplies_bfloat16,
+    pick_precision,
+    sent,
+    without_autocast,
+)
 
 
 def test_nothing_is_copied_where_it_already_is() -> None:
@@ -68,3 +74,15 @@ def test_a_processor_without_either_probe_computes_in_float32(
     for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.delattr(torch.cpu, probe, raising=False)
     assert pick_precision("auto", "cpu") == "float32"
+
+
+def test_without_autocast() -> None:
+    a = torch.ones(2, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (a @ a).dtype == torch.bfloat16
+        with without_autocast("cpu"):
+            assert (a @ a).dtype == torch.float32
+        assert (a @ a).dtype == torch.bfloat16
+    for device in ("cpu", "meta"):
+        with without_autocast(device):
+            assert (a @ a).dtype == torch.float32

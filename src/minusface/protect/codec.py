@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from minusface.config import MOST_RATIO, CodecConfig
+from minusface.devices import without_autocast
 from minusface.errors import MinusfaceError, choice_error
 from minusface.memory import empty_large
 from minusface.protect.bases import analysis, dct_basis, haar_packet_basis, synthesis
@@ -164,7 +165,7 @@ class BlockCodec(nn.Module):
             (B, 3, N, N) in [0, 1], RGB, float32.
         """
         frequencies, inner = self.ratio**2, hidden.shape[1]
-        with torch.autocast(hidden.device.type, enabled=False):
+        with without_autocast(hidden.device.type):
             weight_ckm = weight.float().view(3, frequencies, inner)
             weight_kq = weight_ckm.permute(1, 2, 0).reshape(frequencies, inner * 3)
             map_nmc = torch.matmul(self.pixel_weight_kn.T, weight_kq).view(-1, inner, 3)
@@ -174,14 +175,14 @@ class BlockCodec(nn.Module):
 
     def to_pixels(self, ycc_bcn: Tensor, clamp: bool = True) -> Tensor:
         """Shifted YCbCr (B, 3, N*N) to RGB (B, 3, N, N), held in [0, 1] if asked."""
-        with torch.autocast(ycc_bcn.device.type, enabled=False):
+        with without_autocast(ycc_bcn.device.type):
             rgb_bcn: Tensor = torch.einsum("kc,bcn->bkn", self.to_rgb, ycc_bcn + self.level_c1)
         rgb_bcn = rgb_bcn.clamp(0, 1) if clamp else rgb_bcn
         return rgb_bcn.reshape(-1, 3, self.size, self.size)
 
     def _transform_rows(self, images: Tensor) -> Tensor:
         """Colour and the row half of the transform: (B, 3, S, N, N) float32."""
-        with torch.autocast(images.device.type, enabled=False):
+        with without_autocast(images.device.type):
             # ((x + 1) / 2 * 255) in YCbCr; only Y has an offset, as 127.5 of each colour adds up to
             # 127.5 there and to nothing in Cb and Cr.
             ycc = torch.einsum("kc,bchw->bkhw", self.to_ycc, images.to(self.to_ycc.dtype))

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minusface.devices import without_autocast
 from minusface.protect.codec import BlockCodec
 
 
@@ -68,7 +69,7 @@ def decode_difference(
     """
     assert last.bias is not None
     pixel_kn = codec.pixel_weight_kn
-    with torch.autocast(hidden.device.type, enabled=False):
+    with without_autocast(hidden.device.type):
         weight_fm, bias_f = last.weight.float().flatten(1), last.bias.float()
         made_bcn = _ShuffledMap.apply(  # type: ignore[no-untyped-call]
             hidden.float().flatten(2), weight_fm, order, pixel_kn

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from minusface import checkpoint, packed
 from minusface.config import CodecConfig, GeneratorConfig, Precision
-from minusface.devices import pick_precision
+from minusface.devices import pick_precision, without_autocast
 from minusface.errors import MinusfaceError, choice_error, of_key
 from minusface.protect.choice import check_tries, least_shown
 from minusface.protect.codec import BlockCodec, Codec, build_codec
@@ -171,7 +171,7 @@ class Protector(nn.Module):
             inner = narrow.contiguous(memory_format=torch.channels_last)
             hidden, last = self.generator.hidden(inner)[0], self.generator.project
         assert last.bias is not None
-        with torch.autocast(crops.device.type, enabled=False):
+        with without_autocast(crops.device.type):
             hidden_bmn = hidden.to(features.dtype).contiguous().flatten(2)
             weight_bfm = last.weight.flatten(1).expand(len(crops), -1, -1)
             features -= last.bias[:, None, None]

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from minusface.devices import autocast_type
+from minusface.devices import autocast_type, without_autocast
 from minusface.protect.codec import BlockCodec
 from minusface.protect.rows import Lines, Rows
 
@@ -61,7 +61,7 @@ class WrittenFeatures:
     @torch.no_grad()
     def weigh(self, order: Tensor) -> Tensor:
         """See :class:`Features`."""
-        with torch.autocast(self.features.device.type, enabled=False):
+        with without_autocast(self.features.device.type):
             return self.codec.weigh(self.features, order)
 
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from minusface.devices import without_autocast
 from minusface.memory import empty_large
 from minusface.packed import Kept
 from minusface.protect.codec import LEVEL_SHIFT, YCBCR, BlockCodec
@@ -130,7 +131,7 @@ class Rows(nn.Module):
         """
         self._check(images, 3, "crops")
         batch, size = len(images), self.size
-        with torch.autocast(images.device.type, enabled=False), torch.no_grad():
+        with without_autocast(images.device.type), torch.no_grad():
             colours = torch.matmul(self.from_rgb, images.flatten(2)) + self.level
             moved = torch.matmul(colours.view(-1, size), self.columns)
             wide = empty_large((size + 4, batch, size, self.across), torch.float32)
@@ -151,7 +152,7 @@ class Rows(nn.Module):
         """
         stride, outside = conv.stride[0], conv.weight.shape[0]
         dtype = lines.narrow.dtype
-        with torch.autocast(lines.wide.device.type, enabled=False):
+        with without_autocast(lines.wide.device.type):
 
             def make() -> Tensor:
                 shape = (outside, 3, self.ratio, self.ratio, 3, 3)
@@ -180,7 +181,7 @@ class Rows(nn.Module):
             X_p (B, 3n, N, N) in [0, 1], RGB, float32; without a gradient.
         """
         assert last.bias is not None
-        with torch.autocast(hidden.device.type, enabled=False), torch.no_grad():
+        with without_autocast(hidden.device.type), torch.no_grad():
             map_fm = torch.cat([last.weight.flatten(1), last.bias[:, None]], 1).float()
             images = self._weigh(lines, orders, self.to_rgb, (hidden, -map_fm))
             images.add_(self.shift_c.repeat(orders.shape[1])).clamp_(0.0, 1.0)
@@ -189,7 +190,7 @@ class Rows(nn.Module):
 
     def weigh(self, lines: Lines, order: Tensor) -> Tensor:
         """As the codec's: the features under one permutation (B, F) each -> shifted YCbCr (B, 3, N*N)."""
-        with torch.autocast(lines.wide.device.type, enabled=False), torch.no_grad():
+        with without_autocast(lines.wide.device.type), torch.no_grad():
             return self._weigh(lines, order[:, None], self.to_ycc).transpose(1, 2).contiguous()
 
     def _weigh(

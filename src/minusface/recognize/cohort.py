@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from minusface.devices import without_autocast
 from minusface.errors import MinusfaceError
 
 CENTRES = 512
@@ -104,7 +105,7 @@ class Cohort(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """See the class; float32 out."""
-        with torch.autocast(embeddings.device.type, enabled=False):
+        with without_autocast(embeddings.device.type):
             unit = nnf.normalize(embeddings.float(), dim=1)
             ease = 1 - SLOPE * (self.near(unit) - self.usual)
             return nnf.normalize(torch.cat([unit, WEIGHT**0.5 * ease[:, None]], 1), dim=1)

@@ -16,6 +16,7 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 from minusface import collectives
+from minusface.devices import without_autocast
 from minusface.recognize.heads import MarginHead
 
 # Constants of the 64-bit finaliser of splitmix, as signed numbers.
@@ -38,7 +39,7 @@ def sharded_loss(
         A scalar, alike on every process, in float32 or wider.
     """
     dtype = torch.promote_types(embeddings.dtype, torch.float32)
-    with torch.autocast(embeddings.device.type, enabled=False):
+    with without_autocast(embeddings.device.type):
         vectors = embeddings.to(dtype)
         unit = nnf.normalize(collectives.split_work(vectors), dim=1)
         # Column of each sample's true class here, and which samples have theirs here.

@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from minusface.devices import without_autocast
 from minusface.errors import MinusfaceError
 from minusface.recognize.standard import standardize
 
@@ -93,7 +94,7 @@ class Unmix(nn.Module):
     def forward(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """See the class; any float type in, computed in float32, of ``dtype`` out."""
         batch, channels, size = images.shape[:3]
-        with torch.autocast(images.device.type, enabled=False):
+        with without_autocast(images.device.type):
             colours_pcnn = images.float().reshape(-1, 3, size, size)
             if colours_pcnn.requires_grad or torch.compiler.is_compiling():
                 found_pgnn = self._products(colours_pcnn).to(dtype)
