@@ -392,6 +392,19 @@ def test_pairs_are_balanced_and_distinct() -> None:
     assert [*make_pairs(people, 60, 4)] != [*pairs]
 
 
+def test_people_take_turns_in_genuine_pairs() -> None:
+    """Somebody of 530 photos has 140,000 pairs, nine others 3 each: drawn alike, he would make them all."""
+    people = {f"p{n}": [f"p{n}/{i}" for i in range(530 if n == 4 else 3)] for n in range(10)}
+    pairs = make_pairs(people, 40, 0)
+    whose = [pair.a.split("/")[0] for pair in pairs if pair.same]
+    assert {name: whose.count(name) for name in people} == dict.fromkeys(people, 2)
+    assert whose == sorted(whose), "a person's stand together: folds are cut from the list as it is"
+    more = make_pairs(people, 100, 0)
+    whose = [pair.a.split("/")[0] for pair in more if pair.same]
+    assert (len(whose), whose.count("p4")) == (50, 50 - 27)
+    assert len({(pair.a, pair.b) for pair in more}) == 100
+
+
 def test_hold_out_leaves_half_to_train_on() -> None:
     people = {f"p{n}": ["a", "b"] for n in range(10)}
     kept, held_out = hold_out(people, 0, "here")

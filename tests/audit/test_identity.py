@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,21 +11,28 @@ import torch
 
 from minusface.audit.access import Target
 from minusface.audit.attributes import (
+    Labelled,
     balanced,
     drawn_attributes,
     labelled_attribute,
+    parted,
     run_attribute,
+    weights_of,
 )
-from minusface.audit.bench import Bench
+from minusface.audit.bench import WIDE, Bench, Pool
 from minusface.audit.inversion import run_inversion, sinkhorn
-from minusface.audit.linkage import SERVED, run_linkage, run_plain, top1
+from minusface.audit.linkage import SERVED, Linkage, run_linkage, run_plain, top1
 from minusface.audit.measures import Judge, Lpips
-from minusface.audit.scene import Scene
+from minusface.audit.plan import plan
+from minusface.audit.ruler import Ruler
+from minusface.audit.scene import Photos, Scene
 from minusface.audit.viewing import contours_unmixed, run_viewing
+from minusface.config import RecognizerConfig
 from minusface.errors import MinusfaceError
 from minusface.evaluate import Pair, PairList
 from minusface.peers import MinusFace, Pixelation, Unprotected
-from tests.audit.conftest import colours_ruler, write_distance
+from minusface.recognize import Recognizer
+from tests.audit.conftest import TINY, colours_ruler, write_distance
 
 
 def test_the_student_beats_chance_on_what_must_leak(bench: Bench) -> None:
@@ -33,6 +41,50 @@ def test_the_student_beats_chance_on_what_must_leak(bench: Bench) -> None:
     assert found.measures["accuracy"] > 0.58  # type: ignore[operator]
     assert found.measures["top-1"] > 1 / found.extra["gallery"]  # type: ignore[operator]
     assert found.measures[SERVED] > 0.4  # type: ignore[operator]
+
+
+@pytest.fixture
+def judge_of_96(bench: Bench) -> Recognizer:
+    """A judge of ours, of another backbone than the budget's students."""
+    torch.manual_seed(1)
+    plain = Recognizer(RecognizerConfig("ir_lite_96", 16, "standardized"), 3, 32, "crop").eval()
+    bench.ruler = Ruler(lambda crops: plain(crops), "a judge", "96", plain)
+    bench.judge = Judge(bench.scene, bench.ruler, similar=TINY.similar)
+    short = replace(TINY.linkage, steps=1, lr=1e-9, validate_every=1)
+    bench.budget = replace(bench.budget, linkage=short)
+    return plain
+
+
+def test_a_student_begins_from_the_judges_weights(
+    bench: Bench, judge_of_96: Recognizer, minusface: MinusFace
+) -> None:
+    jobs = [
+        job for job in plan(bench, Target(minusface), [Pixelation(4)]) if job.attack == "linkage"
+    ]
+    there = len(bench.scene.train)
+    names = {job.name for job in jobs}
+    assert {f"pixelation ir_lite_96 {there}", f"minusface ir_lite_96 {there} unmixed"} <= names
+    assert not any(" ir_lite " in name for name in names), "the judge's in the place of the first"
+    (found,) = next(job for job in jobs if job.name == f"minusface ir_lite_96 {there}").run()
+    assert found.extra["start"] == "warm"
+    assert any("began from the independent recogniser's weights" in note for note in found.notes)
+    bench.budget = replace(bench.budget, linkage_backbones=("mobilefacenet", "ir_lite_96"))
+    again = {job.name for job in plan(bench, Target(minusface), []) if job.attack == "linkage"}
+    assert {f"minusface {one} {there}" for one in bench.budget.linkage_backbones} <= again
+    # Its weights are the judge's, but for a step of a billionth.
+    student = Linkage(bench, "ir_lite_96")
+    student.fit(Target(Pixelation(4)))
+    assert student.student is not None
+    for name, own in student.student.named_parameters():
+        assert torch.allclose(own, judge_of_96.state_dict()[name], atol=1e-6)
+
+
+def test_a_student_that_begins_from_nothing_says_so(bench: Bench, judge_of_96: Recognizer) -> None:
+    for judge in (bench.ruler, Ruler(lambda crops: judge_of_96(crops), "an ONNX file", "onnx")):
+        bench.ruler = judge
+        (found,) = run_linkage(bench, Target(Pixelation(4)), "ir_lite", 50)
+        assert found.extra["start"] == "cold"
+        assert any("began from random weights" in note for note in found.notes)
 
 
 def test_controls_of_the_linkage(bench: Bench, scene: Scene) -> None:
@@ -74,6 +126,61 @@ def test_attributes_leak_from_photos(bench: Bench) -> None:
     assert not found.failed
     said = torch.tensor([True, True, False, False])
     assert balanced(said, torch.tensor([True, False, False, False])) == pytest.approx(5 / 6)
+
+
+def test_a_rare_attribute_is_told_as_a_common_one(bench: Bench) -> None:
+    """A tenth is somewhat brighter: who answers "no" is right nine times of ten, and tells nothing."""
+    random = np.random.default_rng(0)
+
+    def greys(count: int) -> Photos:
+        labels = (np.arange(count) % 10 == 0).astype(int).tolist()
+        levels = [int(random.normal(110 + 30 * label, 20)) for label in labels]
+        images = [np.full((32, 32, 3), np.clip(level, 0, 255), np.uint8) for level in levels]
+        return Photos(images.__getitem__, [f"{count} {n}" for n in range(count)], labels)
+
+    rare = Labelled(greys(400), greys(200))
+    (found,) = run_attribute(bench, Target(Unprotected()), "bright", rare, "greys")
+    assert found.measures["balanced accuracy"] > 0.7  # type: ignore[operator]
+    assert found.measures["auc"] > 0.8  # type: ignore[operator]
+
+
+def test_both_labels_count_alike_and_are_on_both_sides() -> None:
+    labels = np.array([0] * 36 + [1] * 4)
+    weights = weights_of(labels)
+    assert float(weights[labels == 1].sum()) == pytest.approx(20)
+    assert float(weights.mean()) == pytest.approx(1)
+    assert torch.equal(weights_of(np.array([0, 1] * 4)), torch.ones(8))
+    assert torch.equal(weights_of(np.zeros(3, np.int64)), torch.ones(3))
+    mine, held = parted(
+        Photos(lambda _: np.zeros((2, 2, 3), np.uint8), list(map(str, labels)), labels.tolist())
+    )
+    assert (int(mine.labels.sum()), int(held.labels.sum())) == (3, 1)
+    assert (len(mine), len(held)) == (31, 9)
+
+
+def test_many_channels_are_not_kept_for_an_attribute(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor, by the way, does an attacker that never began pass for a proof."""
+
+    class Wide(Pixelation):
+        name, images = "wide", WIDE + 1
+
+        def protect(self, crops: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+            return super().protect(crops, random).repeat(1, self.images, 1, 1)
+
+    kept: list[int | None] = []
+    fill = Pool.fill
+    monkeypatch.setattr(Pool, "fill", lambda pool: (kept.append(pool.views), fill(pool))[1])
+    bench.budget = replace(
+        TINY, attributes=replace(TINY.attributes, steps=1, lr=1e-9, validate_every=1)
+    )
+    photos = drawn_attributes(24, 32, 0)["glasses"]
+    for protection, views in ((Wide(4), []), (Pixelation(4), [2])):
+        kept.clear()
+        (found,) = run_attribute(bench, Target(protection), "glasses", photos, "drawn faces")
+        assert kept == views
+        assert found.stuck
 
 
 def test_labels_from_a_file(scene: Scene, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from minusface.audit.access import Target
 from minusface.audit.averaging import run_averaging, run_secret
 from minusface.audit.bench import Bench, Pool, protect_all
 from minusface.audit.finding import FILTERED
+from minusface.audit.inversion import run_inversion
 from minusface.audit.plan import plan
 from minusface.audit.recovery import (
     Recovery,
@@ -21,12 +22,21 @@ from minusface.audit.recovery import (
     run_recovery,
     run_residue,
 )
+from minusface.audit.templates import run_stolen
+from minusface.config import RecognizerConfig
 from minusface.errors import MinusfaceError
 from minusface.peers import MinusFace, Pixelation, Unprotected
 from minusface.peers.variants import variants_of
+from minusface.recognize import Recognizer
 from tests.audit.conftest import TINY
 
 Make = Callable[..., Bench]
+
+
+def untrained() -> Recognizer:
+    torch.manual_seed(0)
+    config = RecognizerConfig("ir_lite", 16, "standardized")
+    return Recognizer(config, 3, 32, "protected").eval().requires_grad_(False)
 
 
 def test_it_recovers_pixelation_far_better_than_the_blind_guess(bench: Bench) -> None:
@@ -74,10 +84,55 @@ def test_other_variants_run(bench: Bench, minusface: MinusFace) -> None:
         assert run_recovery(bench, Target(minusface), filtered)[0].needs == again.needs
     residue = run_residue(bench, Target(minusface))[0]
     assert residue.measures["explained"] < 1  # type: ignore[operator]
+    assert (bench.out / residue.picture).is_file()
     with pytest.raises(MinusfaceError, match="knows each image's permutation"):
         Recovery(bench, "permutation known").fit(Target(Unprotected()))
     with pytest.raises(MinusfaceError, match="variant"):
         Recovery(bench, "nonsense")  # type: ignore[arg-type]
+
+
+def test_the_mean_residue_is_that_of_many_photos(bench: Bench, minusface: MinusFace) -> None:
+    """What is found is measured against it: of a few photos' mean the rest would pass for found."""
+    bench.budget = replace(bench.budget, recovery=replace(TINY.recovery, steps=1, validate_every=1))
+    attack = Recovery(bench, "residue")
+    attack.fit(Target(minusface))
+    assert attack.net is not None
+    train, test = (
+        minusface.protector.subtract(s.crops()).residue
+        for s in (bench.scene.train, bench.scene.test)
+    )
+    assert len(train) > 100
+    assert torch.allclose(attack.net.mean, train.mean(0), atol=1e-4)
+    far = (train - train.mean(0)).square().mean((0, 2, 3)).sqrt()
+    assert torch.allclose(attack.net.reach, far + 1e-3, rtol=0.01)
+    few = minusface.protector.subtract(bench.scene.validation.crops(range(16))).residue.mean(0)
+    assert (test - attack.net.mean).square().sum() < (test - few).square().sum()
+
+
+def test_pictures_of_two_budgets_stand_side_by_side(bench: Bench, minusface: MinusFace) -> None:
+    """Findings of both are kept; one must not show what the other's attacker drew."""
+    target = Target(minusface, untrained())
+    attacks = (
+        lambda: run_recovery(bench, target),
+        lambda: run_fixed(bench, target, target),
+        lambda: run_residue(bench, target),
+        lambda: run_averaging(bench, target, (1,)),
+        lambda: run_stolen(bench, target),
+        lambda: run_inversion(bench, target),
+        lambda: run_blind(bench),
+    )
+    short = replace(TINY.recovery, steps=1, validate_every=1)
+    several = {"recovery": short, "averaging": short, "decoder": short, "inversion_steps": 2}
+    seen: list[set[str]] = []
+    for width in (2, 4):
+        bench.budget = replace(TINY, width=width, **several)
+        found = [one for attack in attacks for one in attack()]
+        pictures = {one.picture for one in found} | {
+            str(one.extra.get("shown", "")) for one in found
+        }
+        seen.append(pictures - {""})
+    assert len(seen[0]) == len(seen[1]) == 11
+    assert not seen[0] & seen[1]
 
 
 def test_what_is_shuffled_is_attacked_unmixed_too(bench: Bench, minusface: MinusFace) -> None:
@@ -134,6 +189,8 @@ def test_averaging_and_what_a_secret_changes(bench: Bench, minusface: MinusFace)
     found = run_averaging(bench, Target(minusface), (1, 16))
     assert [one.extra["images"] for one in found] == [1, 16]
     assert found[1].points
+    # Twenty steps find no face in them, and say so.
+    assert [one.stuck for one in found] == [True, True]
     secret = Target(minusface.choosing("secret", secret=b"s" * 32))
     drawn, derived = run_secret(bench, Target(minusface), secret)
     assert drawn.measures["equal photos recognised"] == 0

@@ -212,6 +212,8 @@ def test_charts_hold_what_they_are_given() -> None:
         (["--data", "synthetic:40x4", "--recognizer", "/none"], "/none: not a checkpoint"),
         (["--data", "/none"], "/none"),
         (["--data", "synthetic:9x2", "--device", "tpu"], "unknown device 'tpu'"),
+        (["--data", "synthetic:9x2", "--seed", "-1"], "--seed -1: expected at least 0"),
+        (["--data", "synthetic:9x2", "--seed", f"{2**63}"], f"--seed {2**63}: expected at least 0"),
     ],
 )
 def test_errors_are_one_line(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -61,12 +62,13 @@ def test_folders_with_lists(tmp_path: Path) -> None:
         pairs.write_text(wrong)
         prints.add(open_scene(data, 32, pairs_file=str(pairs), **settings).fingerprint)  # type: ignore[arg-type]
     pairs.write_text(right)
-    for name in (names[0], names[6]):
-        # Another picture under the same name: the attacker's, or one of those attacked.
-        picture = tmp_path / "faces" / name / "0000.png"
-        picture.write_bytes((tmp_path / "faces" / name / "0001.png").read_bytes())
+    for key in (everybody.train.keys[0], everybody.validation.keys[0], everybody.test.keys[0]):
+        # Another picture of equal size under the same name: the attacker's, or one of those attacked.
+        picture = tmp_path / "faces" / key
+        when = picture.stat()
+        os.utime(picture, ns=(when.st_atime_ns, when.st_mtime_ns + 1))
         prints.add(open_scene(data, 32, pairs_file=str(pairs), **settings).fingerprint)  # type: ignore[arg-type]
-    assert len(prints) == 5, "what is known of one is not known of another"
+    assert len(prints) == 6, "what is known of one is not known of another"
     assert not people(everybody.train.keys) & people(everybody.test.keys)
     split = open_scene(data, 32, **settings)  # type: ignore[arg-type]
     assert not people(split.train.keys) & people(split.test.keys)
@@ -75,6 +77,28 @@ def test_folders_with_lists(tmp_path: Path) -> None:
         open_scene(data, 32, people=str(known), pairs_file=str(pairs), **settings)  # type: ignore[arg-type]
     with pytest.raises(MinusfaceError, match="expected a face folder"):
         open_scene("synthetic:9x3", 32, pairs_file=str(pairs), **settings)  # type: ignore[arg-type]
+
+
+def test_pictures_of_a_list_are_told_apart_too(tmp_path: Path) -> None:
+    faces, file = tmp_path / "faces", tmp_path / "list.txt"
+    export_folder(SyntheticFaces(10, 3, seed=0, size=32), faces)
+    pictures = sorted(faces.rglob("*.png"))
+    lines = [f"{p.relative_to(faces)}\t{n // 3}\n" for n, p in enumerate(pictures)]
+    file.write_text("".join(lines))
+
+    def opened() -> Scene:
+        return open_scene(
+            f"list:{file}@{faces}", 32, train_images=None, validation_images=3, pairs=6
+        )
+
+    before = opened()
+    assert opened().fingerprint == before.fingerprint
+    for key in (before.train.keys[0], before.test.keys[0]):
+        when = (faces / key).stat()
+        os.utime(faces / key, ns=(when.st_atime_ns, when.st_mtime_ns + 1))
+        now = opened()
+        assert now.fingerprint != before.fingerprint
+        before = now
 
 
 def test_too_few_photos_are_one_line() -> None:

@@ -24,6 +24,28 @@ def test_a_photo_of_before_is_not_served_alike() -> None:
     assert rows["unprotected"][METHODS.index("linked, 1:1")] == "97.0\u00a0%"
 
 
+def test_each_measure_is_the_greatest_of_attackers_of_equal_access() -> None:
+    """Also where another one tells better who it is."""
+    measures = ("ssim", "psnr", "auc", "replay")
+    numbers = {
+        "": (0.5, 17.0, 0.6, 0.1),
+        "unmixed": (0.4, 16.0, 0.8, 0.0),
+        "unmixed wide": (0.3, 18.0, 0.7, 0.2),
+    }
+    found = [
+        finding("recovery", "x", variant, **dict(zip(measures, values, strict=True)))
+        for variant, values in numbers.items()
+    ]
+    (own, _) = methods(Audit(found, [Cost("x", None, None, 1.0, 1.0)], "", {}), "x")
+    at = METHODS.index("recovered: SSIM")
+    assert own.cells[at : at + 4] == ["0.500", "18.0", "0.800", "20.0\u00a0%"]
+    known = finding(
+        "recovery", "x", "permutation known", **dict(zip(measures, (0.9,) * 4, strict=True))
+    )
+    (own, _) = methods(Audit([*found, known], [Cost("x", None, None, 1.0, 1.0)], "", {}), "x")
+    assert own.cells[at] == "0.500"
+
+
 def test_the_legend_tells_who_chose_by_contours() -> None:
     names = ["x", "x-8-bit", *(f"x-{kind}" for kind in TRIES)]
     costs = [Cost(name, None, None, 1.0, 1.0) for name in names]

@@ -116,6 +116,7 @@ def test_services_and_stolen_templates(bench: Bench, minusface: MinusFace) -> No
         assert f"D_sys {one.measures['d_sys']:.2f} ({one.variant})" in line
     stolen, under_key = run_stolen(bench, target)
     assert stolen.points
+    assert stolen.stuck, "an untrained recogniser's templates tell nothing in so few steps"
     assert under_key.measures["psnr"] is not None
     with pytest.raises(MinusfaceError, match="recogniser"):
         run_stolen(bench, Target(minusface))

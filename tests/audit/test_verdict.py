@@ -81,6 +81,25 @@ def test_what_a_fixed_permutation_gives_away_is_told_apart(
     assert found.text.endswith(said)
 
 
+def test_each_measure_is_of_the_attacker_that_got_most_by_it() -> None:
+    """One came nearest by its pixels, one told best who it is, one passed most often."""
+    controls = [recovered("unprotected", 0.98, 0.95), recovered("blind guess", 0.4, 0.5)]
+    nearest = recovered("x", 0.9, 0.52)
+    wise = replace(recovered("x", 0.42, 0.9), variant="unmixed")
+    passing = replace(recovered("x", 0.42, 0.52), variant="unmixed wide")
+    for one, replay in ((nearest, 0.0), (wise, 0.0), (passing, 0.6)):
+        among = {"replay at the service": replay, "mean face replayed": 0.0, "photo replayed": 0.9}
+        one.measures.update(among)
+    said = verdict([*controls, nearest, wise, passing], "x")
+    assert [s.kind for s in said] == ["no", "no", "no"]
+    assert said[0].text.startswith(
+        "From rebuilding the photo: a U-Net trained on queries reaches SSIM 0.90,"
+    )
+    assert said[1].text.startswith("Identity in the rebuilt face (with the filter): ")
+    assert "AUC 0.90" in said[1].text
+    assert said[2].text.startswith("Replay (with the wide filter): 60 % of rebuilt faces")
+
+
 def test_permutations_fixed_or_known_stand_beside_the_attack_without_the_filter() -> None:
     controls = [recovered("unprotected", 0.98, 0.95), recovered("blind guess", 0.4, 0.5)]
     plain = recovered("x", 0.43, 0.50)
@@ -121,6 +140,66 @@ def test_linkage_is_never_said_to_be_protected_from(
     assert found.kind == kind
     assert said in found.text
     assert found.text.endswith("Protected images are biometric data.")
+
+
+def test_students_that_began_from_nothing_are_told_of() -> None:
+    plain, own = replace(linked("unprotected", 0.98), variant=""), linked("x", 0.65)
+    cold, warm = (replace(own, extra={**own.extra, "start": how}) for how in ("cold", "warm"))
+    for found, said in (([own], False), ([warm], False), ([cold], True), ([cold, warm], False)):
+        (one,) = verdict([plain, *found], "x")
+        assert ("It began from random weights" in one.text) == said
+
+
+POINTS = (Point(3200, 9.0, 0.69),)
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "said"),
+    [
+        ({}, "partly", "That is no gain at this budget."),
+        ({"stuck": True}, "unknown", "It had learned nothing after 3,200 images: a longer one may"),
+        ({"still_improving": True}, "unknown", "It was still improving when its budget ended."),
+    ],
+)
+def test_averaging_that_was_not_done_shows_nothing(
+    how: dict[str, bool], kind: str, said: str
+) -> None:
+    found = []
+    for count in (1, 256):
+        one = finding("averaging", "x", f"{count}", cosine=0.04, ssim=0.42)
+        found.append(replace(one, extra={"images": count}, points=POINTS))
+    for unfinished in range(2):
+        several = [replace(one, **how) if n == unfinished else one for n, one in enumerate(found)]  # type: ignore[arg-type]
+        (one,) = verdict(several, "x")
+        assert one.kind == kind
+        assert said in one.text
+    found[1].measures["cosine"] = 0.5
+    (gained,) = verdict([found[0], replace(found[1], **how)], "x")  # type: ignore[arg-type]
+    assert gained.kind == "no"
+
+
+def test_an_attribute_counts_as_told_by_the_order_of_scores_too() -> None:
+    plain, own = (
+        finding("attributes", name, "glasses", **{"balanced accuracy": right, "auc": auc})
+        for name, right, auc in (("unprotected", 0.95, 0.99), ("x", 0.52, 0.80))
+    )
+    (said,) = verdict([plain, own], "x")
+    assert said.kind == "no"
+    assert said.text.endswith("in 95 % of photos (chance 50 %; AUC 0.80 and 0.99).")
+
+
+def test_an_attribute_is_not_protected_from_who_never_began() -> None:
+    plain = finding("attributes", "unprotected", "glasses", **{"balanced accuracy": 0.95})
+    own = replace(
+        finding("attributes", "x", "glasses", **{"balanced accuracy": 0.52}),
+        stuck=True,
+        points=POINTS,
+    )
+    (said,) = verdict([plain, own], "x")
+    assert said.kind == "unknown"
+    assert "It had learned nothing after 3,200 images" in said.text
+    patient = replace(own, points=(Point(200_000, 9.0, 0.69),))
+    assert verdict([plain, patient], "x")[0].kind == "yes"
 
 
 def test_attributes_are_not_protected_from_who_was_still_learning() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import time
 from pathlib import Path
 
 import cv2
@@ -120,6 +121,18 @@ def test_unknown_or_missing(tmp_path: Path) -> None:
         find_benchmarks(["agedb_30"], tmp_path)
     with pytest.raises(MinusfaceError, match="no such folder"):
         find_benchmarks(["lfw"], tmp_path / "none")
+
+
+def test_many_genuine_pairs_get_impostors_at_once() -> None:
+    """As many as there are genuine ones, and no walk over all the millions that there could be."""
+    count = 6000
+    genuine = PairList.from_pairs([Pair(f"{n}/0", f"{n}/1", True) for n in range(count)])
+    began = time.process_time()
+    found = list(with_impostors(genuine))[count:]
+    assert time.process_time() - began < 5
+    assert len(found) == count
+    assert found[0] == Pair("0/0", "1/1", False)
+    assert found[-1] == Pair(f"{count - 1}/0", "0/1", False)
 
 
 def test_impostors_are_made_of_different_people() -> None:

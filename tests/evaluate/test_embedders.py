@@ -11,11 +11,22 @@ from torch import Tensor
 from minusface.config import CodecConfig, GeneratorConfig, RecognizerConfig
 from minusface.errors import MinusfaceError
 from minusface.evaluate.embedders import ProtectedEmbedder, embedder_of, load_embedder
+from minusface.evaluate.models import load_model
 from minusface.protect import Protector, permutation_of_key
 from minusface.recognize import Recognizer
-from tests.products import saved
+from tests.products import saved, tiny_checkpoint
 
 KEYS = ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("called", [None, "mine"])
+def test_a_row_says_what_it_was_computed_in_whatever_it_is_called(
+    tmp_path: Path, called: str | None
+) -> None:
+    path = tiny_checkpoint(tmp_path / "model", size=16)
+    plain, narrow = (load_model(path, called, precision=p) for p in ("float32", "bfloat16"))
+    assert plain.name == (called or f"{path} (stage2)")
+    assert narrow.name == ("mine (bfloat16)" if called else f"{path} (stage2, bfloat16)")
 
 
 def models(n_duplicate: int = 1) -> tuple[Recognizer, Protector]:

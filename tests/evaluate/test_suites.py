@@ -17,7 +17,7 @@ from minusface.errors import MinusfaceError
 from minusface.evaluate.models import Model
 from minusface.evaluate.rates import RatesResult
 from minusface.evaluate.reader import files_fingerprint
-from minusface.evaluate.suites.ijb_run import measure_ijb
+from minusface.evaluate.suites.ijb_run import _searches, measure_ijb, missing_lists
 from minusface.evaluate.suites.megaface import measure_megaface
 from minusface.faces import TEMPLATE_112
 from tests.products import tiny_checkpoint
@@ -102,6 +102,62 @@ def test_a_missing_image_is_told_before_any_is_embedded(tmp_path: Path) -> None:
     assert embedder.seen == 0
     with pytest.raises(MinusfaceError, match=r"none\.jpg: cannot read"):
         files_fingerprint(tmp_path, ["none.jpg"])
+
+
+def searches(meta: Path, prefix: str, lists: dict[str, list[int]]) -> None:
+    """Lists of 1:N; template n shows person n // 2."""
+    for name, templates in lists.items():
+        rows = "".join(f"{template},{template // 2}\n" for template in templates)
+        (meta / f"{prefix}_1N_{name}.csv").write_text(f"TEMPLATE_ID,SUBJECT_ID\n{rows}")
+
+
+@pytest.mark.parametrize(("prefix", "names"), [("ijbb", ("S1", "S2")), ("ijbc", ("G1", "G2"))])
+def test_galleries_are_found_under_either_benchmarks_names(
+    tmp_path: Path, prefix: str, names: tuple[str, str]
+) -> None:
+    """Person 0 and 1 in one gallery, 2 in the other: each search has probes with a mate and without."""
+    one, other = (f"gallery_{name}" for name in names)
+    lists = {one: [0, 2], other: [4], "probe_mixed": [1, 3, 5]}
+    searches(tmp_path, prefix, lists)
+    pooled = np.eye(3)[np.arange(6) // 2]
+    assert missing_lists(tmp_path, prefix) == ""
+    found = _searches(tmp_path, prefix, np.arange(6), pooled)
+    assert found["rank-1"] == 1
+    assert found["FNIR@FPIR 0.1"] is None, "one or two probes without a mate tell no tenth"
+    # All probes have a mate in the one gallery that is there.
+    (tmp_path / f"{prefix}_1N_{other}.csv").unlink()
+    searches(tmp_path, prefix, {one: [0, 2, 4]})
+    assert f"one gallery, {prefix}_1N_{one}.csv" in missing_lists(tmp_path, prefix)
+    found = _searches(tmp_path, prefix, np.arange(6), pooled)
+    assert found["rank-1"] == 1
+    assert found["FNIR@FPIR 0.01"] is found["FNIR@FPIR 0.1"] is None
+
+
+def test_open_set_needs_probes_without_a_mate_enough(tmp_path: Path) -> None:
+    """Ten of them tell a tenth, not a hundredth."""
+    templates = np.arange(24)
+    searches(tmp_path, "ijbb", {"gallery_S1": [0, 2], "probe_mixed": [1, 3, *range(4, 24, 2)]})
+    found = _searches(tmp_path, "ijbb", templates, np.eye(12)[templates // 2])
+    assert found["FNIR@FPIR 0.1"] == 0
+    assert found["FNIR@FPIR 0.01"] is None
+
+
+def test_missing_lists_of_a_search_are_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(tiny_checkpoint(tmp_path / "model", size=16))
+    ijb(tmp_path / "ijbc")
+    meta = tmp_path / "ijbc" / "meta"
+    line = ["evaluate", model, model, "--suite", "ijbc", "--root", str(tmp_path), "--draws", "1"]
+    assert main(line) == 0
+    said = capsys.readouterr().err
+    gallery = "no ijbc_1N_gallery_G1.csv and G2.csv; 1:N is left out"
+    assert said.count(f"warning: {meta}: no ijbc_1N_probe_mixed.csv, {gallery}") == 1
+    searches(meta, "ijbc", {"probe_mixed": [1]})
+    assert missing_lists(meta, "ijbc") == f"{meta}: {gallery}"
+    (meta / "ijbc_1N_probe_mixed.csv").unlink()
+    searches(meta, "ijbc", {"gallery_G1": [0], "gallery_G2": [2]})
+    assert missing_lists(meta, "ijbc") == f"{meta}: no ijbc_1N_probe_mixed.csv; 1:N is left out"
 
 
 def test_lists_of_what_to_leave_out(tmp_path: Path) -> None:

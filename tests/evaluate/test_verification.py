@@ -16,6 +16,7 @@ from minusface.errors import MinusfaceError
 from minusface.evaluate import (
     Pair,
     PairList,
+    VerificationResult,
     evaluate_pairs,
     markdown_table,
     psnr,
@@ -26,6 +27,7 @@ from minusface.evaluate import (
     write_json,
     write_roc_plot,
 )
+from minusface.evaluate.verification import mean_over_groups
 
 
 class Means:
@@ -153,6 +155,40 @@ def test_refuses_what_it_cannot_evaluate(tmp_path: Path) -> None:
         )
     with pytest.raises(MinusfaceError, match="no pairs"):
         PairList.from_pairs([])
+
+
+def part_of(counts: tuple[int, int], noise: float, seed: int) -> VerificationResult:
+    """A group's result of two draws: so many genuine pairs and impostor pairs, told apart but for noise."""
+    genuine, impostor = counts
+    keys = [(f"{n}/0", f"{n}/1", True) for n in range(genuine)]
+    keys += [(f"{n}/0", f"{(n + 1) % genuine}/1", False) for n in range(impostor)]
+    pairs = PairList.from_pairs([Pair(*key) for key in keys])
+    random = np.random.default_rng(seed)
+    scores = [pairs.same + random.normal(0, noise, len(pairs)) for _ in range(2)]
+    return verification_result("part", scores, pairs)
+
+
+def test_a_row_over_groups_spreads_as_its_own_mean_does() -> None:
+    parts = [part_of((40, 40), noise, seed) for seed, noise in enumerate((0.3, 0.6, 0.9))]
+    row = mean_over_groups("all", parts)
+    by_draw = [sum(part.per_draw[draw].accuracy for part in parts) / 3 for draw in range(2)]
+    assert row.accuracy == pytest.approx(sum(by_draw) / 2)
+    assert row.accuracy_spread == pytest.approx(abs(by_draw[0] - by_draw[1]) / 2**0.5)
+    # Groups that scatter each its own way scatter less together.
+    spreads = [part.accuracy_spread or 0.0 for part in parts]
+    assert (row.accuracy_spread or 0.0) < sum(spreads) / 3
+    assert row.accuracy_std == pytest.approx(float(np.std([part.accuracy for part in parts])))
+
+
+def test_what_one_group_cannot_tell_no_row_over_groups_tells() -> None:
+    few, many = part_of((60, 60), 0.1, 0), part_of((200, 200), 0.1, 1)
+    assert few.tar_at_far[1e-2] is None
+    assert many.tar_at_far[1e-2] is not None
+    for parts in ([few, many], [many, few]):
+        row = mean_over_groups("all", parts)
+        assert row.tar_at_far[1e-2] is None
+        assert row.threshold_at_fmr[1e-2] is None
+        assert row.tar_at_far[1e-1] is not None
 
 
 def test_reports(tmp_path: Path) -> None:

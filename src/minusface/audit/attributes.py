@@ -7,6 +7,7 @@ protected images of some people and is tried on others. Legend: B batch, n image
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,13 +18,14 @@ from torch import Tensor, nn
 
 from minusface.audit.access import BATCH, Access, Target, seeded, words
 from minusface.audit.attack import Trained
-from minusface.audit.bench import Bench, Pool, protect_all
+from minusface.audit.bench import Bench, Pool, protect_all, views_kept
 from minusface.audit.finding import Finding
 from minusface.audit.scene import Photos, Scene
 from minusface.data import SyntheticFaces
 from minusface.data.identity import Look
 from minusface.data.synthetic import LOOK_STREAM
 from minusface.errors import MinusfaceError
+from minusface.evaluate import metrics
 from minusface.peers.base import Views
 from minusface.recognize import standardize
 
@@ -32,6 +34,8 @@ NEEDS = Access.IMAGES | Access.QUERY
 # Below this a control that sees the photo itself has not learned the attribute.
 LEAST = 0.65
 DRAWN_SEED = 7_000_003
+# Loss of who answers without looking, where both labels count alike.
+BLIND = math.log(2)
 
 
 class Labelled(NamedTuple):
@@ -91,28 +95,28 @@ class Attribute:
         """Learn on four photos of five; the rest judge the learning."""
         target.admit(self.name, self.needs)
         bench, fit = self.bench, self.bench.budget.attributes
-        cut = max(1, 4 * len(self.photos) // 5)
-        mine = self.photos.some(range(cut))
-        held = self.photos.some(range(cut, len(self.photos)))
+        mine, held = parted(self.photos)
         # Two draws of each, whatever the budget's: these photos are the attack's own.
-        pool = Pool(target, mine, 2, bench.seed, bench.device)
+        pool = Pool(target, mine, views_kept(target, 2), bench.seed, bench.device)
         shown = protect_all(target, held, seeded("attributes", bench.seed, self.name), bench.device)
-        truth = torch.from_numpy(held.labels).float()
+        truth, alike = torch.from_numpy(held.labels).float(), weights_of(held.labels)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(bench.seed)
             net = Classifier(3 * target.protection.images).to(bench.device)
         self.net = net
+        weights = weights_of(mine.labels)
 
         def loss(step: int, random: torch.Generator) -> Tensor:
             places, _ = pool.places(step, fit.batch_size)
             seen, _ = pool.batch(step, fit.batch_size, random)
             labels = torch.from_numpy(mine.labels)[places].float().to(bench.device)
-            return nnf.binary_cross_entropy_with_logits(net(seen.protected), labels)
+            each = weights[places].to(bench.device)
+            return nnf.binary_cross_entropy_with_logits(net(seen.protected), labels, each)
 
         def validate() -> float:
-            return float(nnf.binary_cross_entropy_with_logits(self.attack(shown), truth))
+            return float(nnf.binary_cross_entropy_with_logits(self.attack(shown), truth, alike))
 
-        more = [self.given] if self.given else []
+        more = ["balanced", *([self.given] if self.given else [])]
         key = bench.key(self.name, target, fit, len(mine), self.photos.keys[0], *more)
         return bench.learn(f"{target.name}, {self.name}", net, loss, validate, fit, key)
 
@@ -140,8 +144,16 @@ def run_attribute(
     trained = attack.fit(target)
     tried = photos.tried
     random = seeded("attributes test", bench.seed, attribute)
-    logits = attack.attack(protect_all(target, tried, random, bench.device))
-    accuracy = balanced(logits > 0, torch.from_numpy(tried.labels) > 0)
+    # A batch at a time: of many channels all of them would fill the memory.
+    parts = (range(at, min(at + BATCH, len(tried))) for at in range(0, len(tried), BATCH))
+    logits = torch.cat(
+        [
+            attack.attack(protect_all(target, tried.some(part), random, bench.device))
+            for part in parts
+        ]
+    )
+    truth = tried.labels > 0
+    accuracy = balanced(logits > 0, torch.from_numpy(truth))
     control = "must succeed" if target.name == "unprotected" else ""
     failed = ""
     if control and accuracy < LEAST:
@@ -152,13 +164,29 @@ def run_attribute(
         NAME,
         target.name,
         words(NEEDS),
-        {"balanced accuracy": accuracy},
+        {"balanced accuracy": accuracy, "auc": metrics.auc(logits.double().numpy(), truth)},
         attribute,
         control=control,
         failed=failed,
         notes=(f"on {where}; 50 % is chance",),
     )
-    return [finding.learned(trained)]
+    return [finding.learned(trained, BLIND)]
+
+
+def parted(photos: Photos) -> tuple[Photos, Photos]:
+    """Four of five photos of either label to learn on, at least one; the rest, in the same order."""
+    mine: list[int] = []
+    for value in (0, 1):
+        places = np.flatnonzero(photos.labels == value)
+        mine += places[: max(1, 4 * len(places) // 5)].tolist()
+    held = sorted(set(range(len(photos))) - set(mine))
+    return photos.some(sorted(mine)), photos.some(held)
+
+
+def weights_of(labels: np.ndarray) -> Tensor:
+    """(B,) weights of mean 1 by which both labels, 0 and 1, count alike, however rare one of them is."""
+    counts = np.bincount(labels)[labels]
+    return torch.from_numpy(len(labels) / (len(set(labels.tolist())) * counts)).float()
 
 
 def balanced(said: Tensor, truth: Tensor) -> float:

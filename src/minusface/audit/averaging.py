@@ -8,6 +8,7 @@ Legend: B batch, K images averaged, n images a crop, N side of a crop.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -19,7 +20,8 @@ from minusface.audit.attack import Trained
 from minusface.audit.bench import Bench
 from minusface.audit.finding import Finding
 from minusface.audit.measures import Judge
-from minusface.audit.recovery import RecoveryNet, mean_face
+from minusface.audit.net import RecoveryNet
+from minusface.audit.recovery import mean_face
 from minusface.audit.scene import Photos
 from minusface.peers.base import Views, mean_of
 from minusface.recognize import standardize
@@ -38,6 +40,8 @@ class Averaging:
         self.bench, self.count = bench, count
         self.name = f"{NAME} of {count}"
         self.net: RecoveryNet | None = None
+        self.blind = math.inf
+        """Validation loss of the mean face, set by :meth:`fit`."""
 
     def fit(self, target: Target) -> Trained:
         """Learn from means of the attacker's own photos."""
@@ -55,6 +59,7 @@ class Averaging:
             scales = some.mean((0, 2, 3)), some.std((0, 2, 3)) + 1e-3
             net = RecoveryNet(bench.budget.width, mean_face(bench), torch.ones(3), *scales)
         self.net = net.to(bench.device)
+        self.blind = float(nnf.l1_loss(mean_face(bench).expand_as(wanted), wanted))
 
         def loss(step: int, random: torch.Generator) -> Tensor:
             places = torch.randint(len(mine), (fit.batch_size,), generator=random)
@@ -99,20 +104,20 @@ def run_averaging(bench: Bench, target: Target, counts: Sequence[int]) -> list[F
         trained = attack.fit(target)
         means = attack.means(target, scene.test, "test")
         found = attack.attack(Views(means))
-        shown = bench.picture(bench.key(f"seen {count}", target), seen_as(means))
+        shown = bench.picture(bench.shot(f"seen {count}", target), seen_as(means))
         finding = Finding(
             NAME,
             target.name,
             f"{words(NEEDS)}; sees one photo protected {count} times",
             judge.recovered(found),
             f"{count}",
-            picture=bench.picture(bench.key(f"mean of {count}", target), found),
+            picture=bench.picture(bench.shot(f"mean of {count}", target), found),
             extra={
                 "images": count,
                 "shown": shown,
             },
         )
-        findings.append(finding.learned(trained))
+        findings.append(finding.learned(trained, attack.blind))
     return findings
 
 

@@ -153,6 +153,11 @@ def protect_all(
     )
 
 
+def views_kept(target: Target, views: int | None) -> int | None:
+    """How many draws a pool may keep: of many channels they would fill the memory, and are made anew."""
+    return views if target.protection.images <= WIDE else None
+
+
 def _exact(target: Target) -> str:
     """Name and settings: two fixed permutations are two targets of one name."""
     return f"{target.name} {target.protection.fingerprint()}"
@@ -179,8 +184,7 @@ class Bench:
         """The attacker's photos as this target protects them."""
         name = _exact(target)
         if name not in self._pools:
-            # Draws of many channels would fill the memory: those are made anew for every batch.
-            views = self.budget.views if target.protection.images <= WIDE else None
+            views = views_kept(target, self.budget.views)
             self._pools[name] = Pool(target, self.scene.train, views, self.seed, self.device)
         found = self._pools[name]
         # Filled when a batch is asked for: an attacker that has learned already needs none.
@@ -235,6 +239,10 @@ class Bench:
             precision=self.precision,
             progress=lambda part: self.show(part, f"{name}: learning"),
         )
+
+    def shot(self, what: str, target: Target) -> str:
+        """A name for a picture: attackers of two budgets draw two, and findings of both may be kept."""
+        return self.key(what, target, self.budget)
 
     def picture(self, name: str, images: Tensor) -> str:
         """Keep the first faces of (B, 3, N, N) in [0, 1] side by side; gives the file's relative name."""

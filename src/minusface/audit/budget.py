@@ -33,6 +33,7 @@ class Budget:
     linkage: Fit = field(default_factory=lambda: Fit(steps=128, lr=1e-3, validate_every=32))
     linkage_images: tuple[int | None, ...] = (100, 1000, None)
     linkage_backbones: tuple[str, ...] = ("ir_lite",)
+    """Of the students; the judge's own backbone takes the place of the first where it is not among them."""
     ruler: Fit = field(default_factory=lambda: Fit(steps=300, batch_size=32, validate_every=60))
     """Training of the independent recogniser where none is given."""
     similar: int = 64

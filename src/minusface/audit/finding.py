@@ -128,10 +128,16 @@ def equal_recoveries(findings: list[Finding], target: str) -> list[Finding]:
     return [one for one in equal if one is not None]
 
 
-def strongest_recovery(findings: list[Finding], target: str) -> Finding | None:
-    """The recovery that got most of the identity, of those of equal access."""
+def strongest_recovery(
+    findings: list[Finding], target: str, measure: str = "auc"
+) -> Finding | None:
+    """The recovery of equal access that got most by a measure, where greater means more.
+
+    One may come nearer to the photo while another tells better who it is. Of what none has, the first.
+    """
     there = equal_recoveries(findings, target)
-    return max(there, key=lambda f: f.measures.get("auc") or 0.0) if there else None
+    told = [one for one in there if one.measures.get(measure) is not None]
+    return max(told or there, key=lambda f: f.measures.get(measure) or 0.0, default=None)
 
 
 def find(findings: list[Finding], attack: str, target: str, variant: str = "") -> Finding | None:

@@ -132,7 +132,7 @@ def run_inversion(bench: Bench, target: Target) -> list[Finding]:
                 measures,
                 "permutation known" if known else "permutation searched",
                 notes=(f"{count} photos, {attack.steps} steps each",),
-                picture=bench.picture(bench.key(attack.name, target), found),
+                picture=bench.picture(bench.shot(attack.name, target), found),
             )
         )
     guess: Measures = likeness(blind, truth)

@@ -7,6 +7,8 @@ Legend: B batch, n images a crop, N side of a crop, D embedding, T test images.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as nnf
@@ -25,6 +27,11 @@ from minusface.recognize import DistillLoss, DistillLosses, Recognizer, warm_sta
 
 NAME = "linkage"
 SERVED = "both protected"
+# How a student began; of an attacker there is no better start than what knows faces already.
+STARTS = {
+    "warm": "began from the independent recogniser's weights",
+    "cold": "began from random weights, which takes longer: the independent recogniser has none that fit it",
+}
 NEEDS = Access.IMAGES | Access.QUERY
 
 
@@ -51,6 +58,10 @@ class Linkage:
         self.photos = min(photos or len(bench.scene.train), len(bench.scene.train))
         self.name = f"{NAME}, {described(backbone, self.photos, input)}"
         self.student: Recognizer | None = None
+        self.start = "cold"
+        """Of :data:`STARTS`, set by :meth:`fit`."""
+        self.blind = math.inf
+        """Validation loss of the mean template, set by :meth:`fit`."""
 
     def fit(self, target: Target) -> Trained:
         """Learn to see the plain recogniser's templates in protected images."""
@@ -61,12 +72,14 @@ class Linkage:
         targets = bench.ruler.embed_photos(mine)
         held = bench.validation(target)
         wanted = bench.ruler.embed_photos(bench.scene.validation)
+        mean = nnf.normalize(targets.mean(0), dim=0)
+        self.blind = float(1 - (wanted @ mean).mean())
         size = bench.scene.train.crops([0]).shape[-1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(bench.seed)
             config = RecognizerConfig(self.backbone, targets.shape[1], self.input)
             student = Recognizer(config, 3 * target.protection.images, size, "protected")
-            self._start(student)
+            self.start = "warm" if self._started(student) else "cold"
             distill = DistillLoss(targets.shape[1], targets.shape[1])
         self.student = student.to(bench.device)
         # The same photos for every number: the first so many of the attacker's.
@@ -97,15 +110,27 @@ class Linkage:
                 rows.append(self.student(part.float().to(self.bench.device)).float().cpu())
         return nnf.normalize(torch.cat(rows), dim=1)
 
-    def _start(self, student: Recognizer) -> None:
-        """From the plain recogniser's weights, where it is of the same kind: that is the attacker's too."""
+    def _started(self, student: Recognizer) -> bool:
+        """Give it the plain recogniser's weights, the attacker's too; False where they do not fit."""
         plain = self.bench.ruler.recognizer
         if plain is None or plain.config.backbone != self.backbone:
-            return
+            return False
         try:
             warm_start(student, plain.state_dict())
         except MinusfaceError:
-            return
+            return False
+        return True
+
+
+def backbones(bench: Bench) -> tuple[str, ...]:
+    """The students': the budget's, but in the place of the first the judge's own, if it is not among them.
+
+    Only a student like the judge can begin from its weights, and one that begins from nothing learns less.
+    """
+    plain, given = bench.ruler.recognizer, bench.budget.linkage_backbones
+    if plain is None or plain.config.backbone in given:
+        return given
+    return (plain.config.backbone, *given[1:])
 
 
 def described(backbone: str, photos: int, input: InputTransform) -> str:
@@ -172,9 +197,11 @@ def run_linkage(
             "photos": attack.photos,
             "backbone": backbone if input == "standardized" else f"{backbone}, {input}",
             "gallery": gallery_size(bench),
+            "start": attack.start,
         },
+        notes=(STARTS[attack.start],),
     )
-    return [finding.learned(trained)]
+    return [finding.learned(trained, attack.blind)]
 
 
 def gallery_size(bench: Bench) -> int:

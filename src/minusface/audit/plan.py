@@ -221,7 +221,7 @@ def _linkages(bench: Bench, targets: Sequence[Target]) -> list[Job]:
         # Where there are hardly more photos than a lower number, it would be the same student twice.
         there = len(bench.scene.train)
         numbers = [*sorted(size for size in sizes if size and size < 0.9 * there), there]
-        for backbone in bench.budget.linkage_backbones:
+        for backbone in linkage.backbones(bench):
             jobs += [
                 Job(
                     "linkage",

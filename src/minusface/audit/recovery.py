@@ -13,17 +13,16 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as nnf
-from torch import Tensor, nn
+from torch import Tensor
 
 from minusface.audit.access import BATCH, Access, Target, seeded, words
 from minusface.audit.attack import Trained, autocast, exactly
 from minusface.audit.bench import Bench
 from minusface.audit.finding import FILTERED, Finding
+from minusface.audit.net import RecoveryNet
 from minusface.audit.replay import replay
 from minusface.errors import choice_error
-from minusface.peers.base import Views
-from minusface.protect import UNet
-from minusface.protect.generator import start_lively
+from minusface.peers.base import Unprotected, Views
 from minusface.recognize import Unmix, standardize
 
 Variant = Literal["", "unmixed", "unmixed wide", "re-encoded", "permutation known", "residue"]
@@ -38,40 +37,8 @@ NEEDS = {
 }
 
 
-class RecoveryNet(nn.Module):
-    """The generator's U-Net with another entrance and exit, added to what a blind guess would say.
-
-    Args:
-        width: of the U-Net.
-        mean: (outputs, N, N), the mean of what is sought: the guess of who sees nothing.
-        reach: (outputs,) how far what is sought usually lies from its mean.
-        shift: (I,) taken from the inputs.
-        scale: (I,) the inputs are divided by it.
-    """
-
-    mean: Tensor
-    reach: Tensor
-    shift: Tensor
-    scale: Tensor
-
-    def __init__(
-        self, width: int, mean: Tensor, reach: Tensor, shift: Tensor, scale: Tensor
-    ) -> None:
-        super().__init__()
-        self.unet = UNet(len(shift), width)
-        self.unet.project = nn.Conv2d(width, len(mean), 1)
-        start_lively(self.unet)
-        for name, value in zip(
-            ("mean", "reach", "shift", "scale"), (mean, reach, shift, scale), strict=True
-        ):
-            self.register_buffer(name, value.float().clone())
-
-    def forward(self, seen: Tensor) -> Tensor:
-        """(B, I, N, N) to (B, outputs, N, N) float32, not clamped."""
-        scaled = (seen - self.shift[:, None, None]) / self.scale[:, None, None]
-        inner = scaled.contiguous(memory_format=torch.channels_last)
-        change: Tensor = self.unet(inner).regenerated
-        return self.mean + change.float() * self.reach[:, None, None]
+# Photos whose residues give the mean residue.
+RESIDUES = 256
 
 
 class Recovery:
@@ -101,7 +68,7 @@ class Recovery:
             size = bench.scene.train.crops([0]).shape[-1]
             self.unmix = Unmix(size, wide=self.variant == "unmixed wide").to(bench.device)
         held, wanted = self._validation(target)
-        net = self._fresh(held, wanted).to(bench.device)
+        net = self._fresh(held).to(bench.device)
         self.net = net
         wanted_there = wanted.to(bench.device)
         self.blind = float(self._distance(net.mean.expand_as(wanted_there), wanted_there))
@@ -124,7 +91,8 @@ class Recovery:
         def validate() -> float:
             return float(self._distance(self.attack(held).to(bench.device), wanted_there))
 
-        key = bench.key(self.name, target, bench.budget.width, fit)
+        scaled = [f"residues {RESIDUES}"] if self.variant == "residue" else []
+        key = bench.key(self.name, target, bench.budget.width, fit, *scaled)
         return bench.learn(f"{target.name}, {self.name}", net, loss, validate, fit, key)
 
     @torch.no_grad()
@@ -160,17 +128,34 @@ class Recovery:
         seen = Views(opened.protected.cpu(), opened.permutation.cpu())
         return seen, opened.residue.cpu()
 
-    def _fresh(self, held: Views, wanted: Tensor) -> RecoveryNet:
+    def _fresh(self, held: Views) -> RecoveryNet:
         """A network with the scales and the mean that the attacker's own photos give."""
         bench = self.bench
         some = self._inputs(self._there(held.take(slice(0, BATCH))))
         shift, scale = some.mean((0, 2, 3)), some.std((0, 2, 3)) + 1e-3
         mean, reach = mean_face(bench), torch.ones(3)
         if self.variant == "residue":
-            mean, reach = wanted.mean(0), wanted.std((0, 2, 3)) + 1e-3
+            mean, reach = self._residues()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(bench.seed)
             return RecoveryNet(bench.budget.width, mean, reach, shift, scale)
+
+    def _residues(self) -> tuple[Tensor, Tensor]:
+        """Mean (F, N, N) of residues of the attacker's photos, and how far each channel usually lies from it.
+
+        Of a few only it would be a poor guess, and whatever is better would pass for something found.
+        """
+        assert self.target is not None
+        bench, count = self.bench, min(RESIDUES, len(self.bench.scene.train))
+        mean, square = torch.zeros(()), torch.zeros(())
+        for start in range(0, count, BATCH):
+            places = range(start, min(start + BATCH, count))
+            crops = bench.scene.train.crops(places).to(bench.device)
+            random = seeded("residues", bench.seed, self.target.name, start)
+            residue = self.target.opened.open(crops, random).residue.cpu()
+            mean = mean + residue.sum(0) / count
+            square = square + residue.square().sum(0) / count
+        return mean, (square - mean.square()).clamp(min=0).mean((1, 2)).sqrt() + 1e-3
 
     def _inputs(self, seen: Views) -> Tensor:
         """What the network reads: (B, I, N, N); in float32, as rounding would hide faint traces."""
@@ -214,7 +199,7 @@ def run_recovery(bench: Bench, target: Target, variant: Variant = "") -> list[Fi
     measures = bench.judge.recovered(found)
     blind = mean_face(bench).expand(len(found), -1, -1, -1)
     measures |= replay(bench, target, found, blind)
-    picture = bench.picture(bench.key(attack.name, target), found)
+    picture = bench.picture(bench.shot(attack.name, target), found)
     finding = Finding(
         attack="recovery",
         target=target.name,
@@ -241,7 +226,7 @@ def run_fixed(bench: Bench, target: Target, others: Target) -> list[Finding]:
     needs = words(attack.needs)
     findings = []
     for variant, found in (("fixed permutation", own), ("fixed, tried on another", foreign)):
-        picture = bench.picture(bench.key(f"recovery {variant}", target), found)
+        picture = bench.picture(bench.shot(f"recovery {variant}", target), found)
         one = Finding(
             "recovery", target.name, needs, bench.judge.recovered(found), variant, picture=picture
         )
@@ -262,7 +247,7 @@ def run_residue(bench: Bench, target: Target) -> list[Finding]:
     spread = (truth - attack.net.mean.cpu()).square().sum()
     explained = 1 - float((truth - found).square().sum() / spread)
     shown = target.opened.decode(found.to(bench.device))
-    picture = bench.picture(bench.key("residue", target), shown)
+    picture = bench.picture(bench.shot("residue", target), shown)
     finding = Finding(
         "recovery",
         target.name,
@@ -279,7 +264,7 @@ def run_blind(bench: Bench) -> list[Finding]:
     """The control that sees nothing: every face is the mean face."""
     face = mean_face(bench).expand(len(bench.scene.test), -1, -1, -1)
     measures = bench.judge.recovered(face)
-    picture = bench.picture("blind", face)
+    picture = bench.picture(bench.shot("blind guess", Target(Unprotected())), face)
     return [
         Finding(
             "recovery",

@@ -6,7 +6,7 @@ Legend: B batch, N side of a crop, T test images.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from minusface.data import FolderDataset, SyntheticFaces
 from minusface.data.dataset import FaceDataset, digest
+from minusface.data.listing import ListDataset
 from minusface.data.records import array_digest
 from minusface.data.source import open_faces, source_parts
 from minusface.data.split import split_people
@@ -124,14 +125,15 @@ def open_scene(
         MinusfaceError: too few people or images, a bad list, people both trained and tested on.
     """
     if pairs_file is not None:
-        whole, held, files = _listed(data, size, people, pairs_file, pairs, seed)
+        whole, held, dataset = _listed(data, size, people, pairs_file, pairs, seed)
     else:
-        whole, held, files = _split(data, size, people, pairs, seed)
+        whole, held, dataset = _split(data, size, people, pairs, seed)
     random = np.random.default_rng([seed, 11])
     order = random.permutation(len(whole))
     train, validation = _parted(whole, order, train_images, validation_images)
     # Who is paired with whom, and the photos as they are: jobs that are done are found again by it.
     paired = (held.pairs.a_index, held.pairs.b_index, held.pairs.same, whole.labels)
+    files = _files(dataset, [*train.keys, *validation.keys, *held.test.keys])
     said = digest(
         [data, str(size), str(seed), files, array_digest(*paired), *whole.keys, *held.pairs.keys]
     )
@@ -177,6 +179,13 @@ def _key(dataset: FaceDataset, place: int) -> str:
     return str(named(place)) if named is not None else dataset[place].key
 
 
+def _files(dataset: FaceDataset, keys: Iterable[str]) -> str:
+    """A fingerprint of the photos used; of loose files also another where one of equal size has changed."""
+    if isinstance(dataset, (FolderDataset, ListDataset)):
+        return files_fingerprint(dataset.root, keys)
+    return dataset.fingerprint()
+
+
 def _labels(dataset: FaceDataset) -> np.ndarray:
     """A person each, without reading images where the dataset can tell."""
     if isinstance(dataset, SyntheticFaces):
@@ -189,8 +198,8 @@ def _labels(dataset: FaceDataset) -> np.ndarray:
 
 def _split(
     data: str, size: int, people: str | None, pairs: int, seed: int
-) -> tuple[Photos, _Held, str]:
-    """A quarter of the people held out and paired; and a fingerprint of the files."""
+) -> tuple[Photos, _Held, FaceDataset]:
+    """A quarter of the people held out and paired; and whose photos these are."""
     dataset = open_faces(data, people, size, seed)
     labels = _labels(dataset)
     groups: defaultdict[int, list[int]] = defaultdict(list)
@@ -209,13 +218,13 @@ def _split(
     listed = PairList.from_pairs([Pair(named[a], named[b], same) for a, b, same in ordered])
     back = {key: place for place, key in ((int(place), key) for place, key in named.items())}
     test = _photos(dataset, [back[key] for key in listed.keys], labels)
-    return _photos(dataset, own, labels), _Held(test, listed), dataset.fingerprint()
+    return _photos(dataset, own, labels), _Held(test, listed), dataset
 
 
 def _listed(
     data: str, size: int, people: str | None, pairs_file: str, pairs: int, seed: int
-) -> tuple[Photos, _Held, str]:
-    """People of one list to train on, pairs of another file to test on; and a fingerprint of the files."""
+) -> tuple[Photos, _Held, FaceDataset]:
+    """People of one list to train on, pairs of another file to test on; and whose photos these are."""
     kind, place = source_parts(data)
     if kind != "folder":
         raise MinusfaceError(f"--pairs: expected a face folder in --data, not {kind} data")
@@ -241,5 +250,4 @@ def _listed(
     test = Photos(
         lambda p: read(some.keys[p]), some.keys, [numbers[k.split("/")[0]] for k in some.keys]
     )
-    files = digest([dataset.fingerprint(), files_fingerprint(place, some.keys)])
-    return _photos(dataset, own, labels), _Held(test, some), files
+    return _photos(dataset, own, labels), _Held(test, some), dataset

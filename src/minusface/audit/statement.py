@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from minusface.audit.attack import ENOUGH_IMAGES
 from minusface.audit.finding import Finding
 
 # Where a rate counts as far above chance, as part of the way from the blind guess to the photo itself.
@@ -37,6 +38,20 @@ def judged(part: float) -> str:
 def measured(finding: Finding | None, measure: str) -> float | None:
     """A measure, where there is the finding and it has it."""
     return None if finding is None else finding.measures.get(measure)
+
+
+def unfinished(finding: Finding) -> str:
+    """Why what an attacker did not find shows nothing, in words: it was still improving, or had hardly begun.
+
+    Empty where it was done.
+    """
+    seen = finding.points[-1].images if finding.points else 0
+    hardly = finding.stuck and seen < ENOUGH_IMAGES
+    return (IMPROVING if finding.still_improving else "") + (
+        f" It had learned nothing after {seen:,} images: a longer one may (--longer)."
+        if hardly
+        else ""
+    )
 
 
 def percent(value: float) -> str:

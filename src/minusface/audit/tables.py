@@ -32,8 +32,9 @@ LEGEND = (
     "The service's accuracy is better when higher, all measures of attacks when lower. Served alike: pairs "
     "told right, both sides protected, by a recogniser trained on each method in the same way and for this "
     "audit's budget, so that methods compare; the service's own was trained longer. Unmixed: contours behind "
-    "a filter that no shuffle changes. Recovered, linked: by the stronger of the attackers of equal access, "
-    "with the filter and without. – : not measured, or there is no such thing."
+    "a filter that no shuffle changes. Recovered: each number is of the attacker of equal access that got "
+    "most by it, with a filter and without. Linked: by the one with the greatest AUC. – : not measured, or "
+    "there is no such thing."
 )
 CHOSEN = " Contours of {}: of several images the client sent the one that shows least by this very measure."
 NONE = "–"
@@ -65,7 +66,7 @@ def methods(audit: Audit, target: str) -> list[Method]:
 
 
 def _attacked(findings: list[Finding], target: str, link: Finding | None) -> list[str]:
-    seen, back = find(findings, "viewing", target), strongest_recovery(findings, target)
+    seen = find(findings, "viewing", target)
     # What links photos themselves is the judge: trained for long, not as the others' recognisers were.
     alike = None if link is not None and link.control == "must succeed" else link
     return [
@@ -74,7 +75,10 @@ def _attacked(findings: list[Finding], target: str, link: Finding | None) -> lis
             value_of(seen, name)
             for name in ("ssim", "contours", "contours, unmixed", "faces found")
         ),
-        *(value_of(back, name) for name in ("ssim", "psnr", "auc", "replay")),
+        *(
+            value_of(strongest_recovery(findings, target, name), name)
+            for name in ("ssim", "psnr", "auc", "replay")
+        ),
         *(value_of(link, name) for name in ("accuracy", "top-1")),
     ]
 

@@ -6,6 +6,8 @@ Legend: B batch, D embedding, N side of a crop.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
@@ -68,6 +70,8 @@ class Stolen:
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.decoder: Decoder | None = None
+        self.blind = math.inf
+        """Validation loss of the mean face, set by :meth:`fit`."""
 
     def fit(self, target: Target) -> Trained:
         """Learn from templates that the service's recogniser gives."""
@@ -80,6 +84,7 @@ class Stolen:
             torch.manual_seed(bench.seed)
             decoder = Decoder(held.shape[1], mean_face(bench), max(4, bench.budget.width))
         self.decoder = decoder.to(device)
+        self.blind = float(nnf.l1_loss(decoder.mean.expand_as(wanted), wanted))
 
         def loss(step: int, random: torch.Generator) -> Tensor:
             seen, truth = pool.batch(step, fit.batch_size, random)
@@ -108,7 +113,7 @@ def run_stolen(bench: Bench, target: Target) -> list[Finding]:
     findings = []
     for variant, rows in (("stolen", stolen), ("stolen, under a key", stolen @ key)):
         found = attack.attack(Views(rows))
-        picture = bench.picture(bench.key(f"{NAME} {variant}", target), found)
+        picture = bench.picture(bench.shot(f"{NAME} {variant}", target), found)
         one = Finding(
             NAME,
             target.name,
@@ -117,5 +122,5 @@ def run_stolen(bench: Bench, target: Target) -> list[Finding]:
             variant,
             picture=picture,
         )
-        findings.append(one.learned(trained))
+        findings.append(one.learned(trained, attack.blind))
     return findings

@@ -7,10 +7,8 @@ on whose it is in verdict_person.py.
 
 from __future__ import annotations
 
-from minusface.audit.attack import ENOUGH_IMAGES
-from minusface.audit.finding import FILTERED, Finding, equal_recoveries, find, strongest_recovery
+from minusface.audit.finding import Finding, equal_recoveries, find, strongest_recovery
 from minusface.audit.statement import (
-    IMPROVING,
     OTHER_IMPROVING,
     TRIES,
     Statement,
@@ -18,6 +16,7 @@ from minusface.audit.statement import (
     measured,
     part_of_the_way,
     percent,
+    unfinished,
 )
 from minusface.audit.verdict_person import attributes, linkage, unlinkability
 
@@ -25,6 +24,20 @@ CHOSEN = (
     " Of several images the client sent the one that shows least by this very measure: another eye may see "
     "more."
 )
+
+
+# What else than the image an attacker of equal access reads, and how it is called for short.
+READS = {
+    "": "",
+    "unmixed": ", which reads what no shuffle changes,",
+    "unmixed wide": ", which reads what no shuffle changes over more pixels, and the colours,",
+}
+FILTER = {
+    "": "without a filter",
+    "unmixed": "with the filter",
+    "unmixed wide": "with the wide filter",
+}
+REPLAY = "replay at the service"
 
 
 def verdict(findings: list[Finding], target: str) -> list[Statement]:
@@ -99,54 +112,66 @@ def _unmixed(own: Finding, plain: Finding | None) -> list[Statement]:
 
 def _recovery(findings: list[Finding], target: str) -> list[Statement]:
     own = strongest_recovery(findings, target)
+    nearest = strongest_recovery(findings, target, "ssim")
     plain = find(findings, "recovery", "unprotected")
     blind = find(findings, "recovery", "blind guess")
-    if own is None or plain is None or blind is None:
+    if own is None or nearest is None or plain is None or blind is None:
         return []
     if plain.failed:
         return [Statement("unknown", f"Recovery: the control failed ({plain.failed}).")]
-    ssim, cosine, auc = (own.measures[name] or 0.0 for name in ("ssim", "cosine", "auc"))
+    ssim = nearest.measures["ssim"] or 0.0
+    cosine, auc = (own.measures[name] or 0.0 for name in ("cosine", "auc"))
     pixels = part_of_the_way(ssim, blind.measures["ssim"] or 0.0, plain.measures["ssim"] or 0.0)
     who = part_of_the_way(auc, 0.5, plain.measures["auc"] or 0.0)
-    unmixed = ", which reads what no shuffle changes," if own.variant in FILTERED else ""
-    lower = IMPROVING if own.still_improving else ""
-    open_ended = any(one.still_improving for one in equal_recoveries(findings, target))
-    if open_ended and not lower:
-        lower = OTHER_IMPROVING
-    # An attack that was not done, or had hardly begun, cannot show that something is protected.
-    seen = own.points[-1].images if own.points else 0
-    hardly = own.stuck and seen < ENOUGH_IMAGES
-    if hardly:
-        lower += f" It had learned nothing after {seen:,} images: a longer one may (--longer)."
-    least = "unknown" if open_ended or hardly else "yes"
-    looks, knows = judged(pixels), judged(who)
+    equal = equal_recoveries(findings, target)
+    lower = unfinished(nearest)
+    if any(one.still_improving for one in equal) and not nearest.still_improving:
+        lower = OTHER_IMPROVING + lower
     said = [
         Statement(
-            least if looks == "yes" else looks,
-            f"From rebuilding the photo: a U-Net trained on queries{unmixed} reaches SSIM {ssim:.2f}, where "
-            f"a mean face has {blind.measures['ssim']:.2f} and the same network on the photo itself "
-            f"{plain.measures['ssim']:.2f}.{lower}",
+            _concluded(pixels, nearest, equal),
+            f"From rebuilding the photo: a U-Net trained on queries{READS[nearest.variant]} reaches SSIM "
+            f"{ssim:.2f}, where a mean face has {blind.measures['ssim']:.2f} and the same network on the "
+            f"photo itself {plain.measures['ssim']:.2f}.{lower}",
         ),
         Statement(
-            least if knows == "yes" else knows,
-            f"Identity in the rebuilt face: an independent recogniser tells it from other people with AUC "
-            f"{auc:.2f} (chance 0.50, the photo {plain.measures['auc']:.2f}); cosine to the photo "
-            f"{cosine:.2f}.",
+            _concluded(who, own, equal),
+            f"Identity in the rebuilt face{_of_whom(own, equal)}: an independent recogniser tells it from "
+            f"other people with AUC {auc:.2f} (chance 0.50, the photo {plain.measures['auc']:.2f}); cosine "
+            f"to the photo {cosine:.2f}.",
         ),
     ]
-    replay = measured(own, "replay at the service")
-    if replay is not None:
-        low, high = own.measures["mean face replayed"] or 0.0, own.measures["photo replayed"] or 0.0
-        passes = judged(part_of_the_way(replay, low, high))
-        said.append(
-            Statement(
-                least if passes == "yes" else passes,
-                f"Replay: {percent(replay)} of rebuilt faces, protected anew, pass for the person at the "
-                "threshold that tells most of these pairs right by the service's templates; the mean face "
-                f"passes in {percent(low)}, the photo in {percent(high)}.",
-            )
+    return [*said, *_replay(strongest_recovery(findings, target, REPLAY), equal)]
+
+
+def _replay(own: Finding | None, equal: list[Finding]) -> list[Statement]:
+    replay = measured(own, REPLAY)
+    if own is None or replay is None:
+        return []
+    low, high = own.measures["mean face replayed"] or 0.0, own.measures["photo replayed"] or 0.0
+    return [
+        Statement(
+            _concluded(part_of_the_way(replay, low, high), own, equal),
+            f"Replay{_of_whom(own, equal)}: {percent(replay)} of rebuilt faces, protected anew, pass for the "
+            "person at the threshold that tells most of these pairs right by the service's templates; the "
+            f"mean face passes in {percent(low)}, the photo in {percent(high)}.",
         )
-    return said
+    ]
+
+
+def _concluded(part: float, own: Finding, equal: list[Finding]) -> str:
+    """The kind of a statement on what an attacker got.
+
+    Where it had hardly begun, or one of equal access was not done, nothing is shown to be protected.
+    """
+    kind = judged(part)
+    open_ended = unfinished(own) or any(one.still_improving for one in equal)
+    return "unknown" if kind == "yes" and open_ended else kind
+
+
+def _of_whom(own: Finding, equal: list[Finding]) -> str:
+    """Which of several attackers of equal access a number is of."""
+    return f" ({FILTER[own.variant]})" if len(equal) > 1 else ""
 
 
 def _trusted(findings: list[Finding]) -> bool:
@@ -198,6 +223,7 @@ def _averaging(findings: list[Finding], target: str) -> list[Statement]:
     first, last = ordered[0], ordered[-1]
     a, b = first.measures["cosine"] or 0.0, last.measures["cosine"] or 0.0
     gained = b > a + 0.05
+    lower = unfinished(last) or unfinished(first)
     end = (
         "A permutation from a secret (minusface protect --secret-file) leaves nothing to average, and shows "
         "which images are of one photo."
@@ -206,10 +232,11 @@ def _averaging(findings: list[Finding], target: str) -> list[Statement]:
     )
     return [
         Statement(
-            "no" if gained else "partly",
+            # Of attackers that were not done, or had hardly begun, equal numbers show nothing.
+            "no" if gained else "unknown" if lower else "partly",
             f"Sending one photo {last.extra['images']} times, shuffled anew each time: what averaging "
             f"rebuilds has cosine {b:.2f} to it and SSIM {last.measures['ssim']:.2f}; a single image gives "
-            f"{a:.2f} and {first.measures['ssim']:.2f}. {end}",
+            f"{a:.2f} and {first.measures['ssim']:.2f}. {end}{lower}",
         )
     ]
 

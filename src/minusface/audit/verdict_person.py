@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from minusface.audit.finding import Finding, find
-from minusface.audit.statement import IMPROVING, Statement, judged, part_of_the_way, percent
+from minusface.audit.statement import (
+    IMPROVING,
+    Statement,
+    judged,
+    measured,
+    part_of_the_way,
+    percent,
+    unfinished,
+)
 
+COLD = " It began from random weights: one that begins from a recogniser of photos may learn more."
 SECRET_D = 0.1  # D_sys below which services are told apart from chance hardly at all
 # The control: within a service people must be told apart; by this equal error rate they hardly are.
 HARDLY = 0.3
@@ -34,6 +43,8 @@ def linkage(findings: list[Finding], target: str) -> list[Statement]:
         # The service recognises people, so that identity is there: a student that misses it shows nothing.
         kind = "unknown"
         lower = lower or " It learned little of it: a longer one may (--longer)."
+    if all(one.extra.get("start") == "cold" for one in found):
+        lower += COLD
     return [
         Statement(
             kind,
@@ -85,15 +96,20 @@ def attributes(findings: list[Finding], target: str) -> list[Statement]:
             said.append(Statement("unknown", f"Attribute {own.variant}: {why}."))
             continue
         a, b = own.measures["balanced accuracy"] or 0.5, plain.measures["balanced accuracy"] or 0.5
-        kind, lower = judged(part_of_the_way(a, 0.5, b)), ""
-        if own.still_improving:
-            # An attack that was not done cannot show that something is protected.
-            kind, lower = "unknown" if kind == "yes" else kind, IMPROVING
+        part, lower, order = part_of_the_way(a, 0.5, b), unfinished(own), ""
+        c, d = measured(own, "auc"), measured(plain, "auc")
+        if c is not None and d is not None:
+            # At one threshold nothing may be told right, where the order of scores tells it still.
+            part, order = max(part, part_of_the_way(c, 0.5, d)), f"; AUC {c:.2f} and {d:.2f}"
+        kind = judged(part)
+        if lower and kind == "yes":
+            # An attack that was not done, or had hardly begun, cannot show that something is protected.
+            kind = "unknown"
         said.append(
             Statement(
                 kind,
                 f"Attribute {own.variant}: told right in {percent(a)} of protected images, in {percent(b)} "
-                f"of photos (chance 50 %).{lower}",
+                f"of photos (chance 50 %{order}).{lower}",
             )
         )
     return said

@@ -81,6 +81,9 @@ def audit(
         return
     if not data:
         raise MinusfaceError("--data is missing, expected a face folder or synthetic:PEOPLExIMAGES")
+    # A step's draws are of a million times the seed and more, which torch takes up to 64 bits.
+    if not 0 <= seed < 2**43:
+        raise MinusfaceError(f"--seed {seed}: expected at least 0 and less than {2**43}")
     keep_freed_memory()
     where, precision = _machine(device)
     options = Options(

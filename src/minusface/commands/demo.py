@@ -1,4 +1,4 @@
-"""``minusface demo``: the whole journey in minutes, on one photo and a small training."""
+"""``minusface demo``: the whole journey in minutes, on one photo."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ def demo(
 ) -> None:
     """A photo becomes a protected image that is still recognised; writes OUT/report.html.
 
-    Finds and aligns the face in a photo, trains three small models (unprotected, stage 1, stage 2) under
-    one recipe and time budget, compares them on people they have not seen, and shows every picture on the
-    way. Running it again starts over; what the run before wrote is kept in OUT/previous.
+    Finds and aligns the face in a photo, protects it with the weights that the package brings, measures
+    these on pairs of faces, and shows every picture on the way. With --train, or where the package brings
+    none, it first trains three small models (unprotected, stage 1, stage 2) under one recipe and time
+    budget, and compares them on people they have not seen. Running it again starts over; what the run
+    before wrote is kept in OUT/previous.
 
     Args:
         photo: a photo with a face; by default scikit-image's astronaut.
-        faces: a folder with a folder a person of aligned 112x112 crops to train on; by default
-            ../shared/faces/lfw-112x112 where that is, else drawn faces ("synthetic" asks for these). A
-            file ``*teacher*.npz`` beside the folder is distilled from; without one the names of the
-            folders are the labels.
+        faces: a folder with a folder a person of aligned 112x112 crops to measure on, and to train on where
+            anything is trained; by default ../shared/faces/lfw-112x112 where that is, else drawn faces
+            ("synthetic" asks for these). Trainings distil from a file ``*teacher*.npz`` beside the folder;
+            without one the names of the folders are the labels.
         out: where trainings, pictures and report go.
-        minutes: time for the three trainings together; the evaluation comes on top.
+        minutes: time for the three trainings together, where anything is trained; the evaluation comes on
+            top.
         seed: every random draw comes from it.
         train: train even where the package brings weights of its own.
         json: print the results as JSON instead of words.

@@ -95,7 +95,7 @@ def evaluate(
     read = [*given, *entries, *(path for path in (pairs, faces, root) if path is not None)]
     _check(given, name, out, read)
     for line in imitated(precision, "cpu"):
-        print(f"minusface: warning: {line}", file=sys.stderr)
+        _warn(line)
     names: list[str | None] = [*name] if name else [None] * len(given)
     models = [
         load_model(
@@ -123,9 +123,17 @@ def evaluate(
     results = [
         _measure(model, one, how, len(benchmarks) > 1) for one in benchmarks for model in models
     ]
-    searches = [_measure_large(model, part, root, how) for part in large for model in models]
+    searches = [
+        _measure_large(model, part, root, how, first=model is models[0])
+        for part in large
+        for model in models
+    ]
     write_outputs(results, _groups(benchmarks, models, results), searches, benchmarks, out)
     return 0
+
+
+def _warn(line: str) -> None:
+    print(f"minusface: warning: {line}", file=sys.stderr)
 
 
 class _How(NamedTuple):
@@ -217,15 +225,19 @@ def _measure(model: Model, benchmark: Benchmark, how: _How, several: bool) -> Ve
     return result
 
 
-def _measure_large(model: Model, name: str, root: str | None, how: _How) -> RatesResult:
-    """One model on IJB-B, IJB-C or MegaFace, whose folder lies in the root, or is it."""
+def _measure_large(
+    model: Model, name: str, root: str | None, how: _How, first: bool
+) -> RatesResult:
+    """One model on IJB-B, IJB-C or MegaFace, whose folder lies in the root, or is it; the first one is told
+    what is missing there."""
     from minusface.evaluate.suites.ijb_run import measure_ijb
     from minusface.evaluate.suites.megaface import measure_megaface
     from minusface.progress import bar_of
 
     here = Path(root or ".")
     folder = next((here / n for n in (name.upper(), name.lower()) if (here / n).is_dir()), here)
-    measure = measure_megaface if name == "megaface" else partial(measure_ijb, prefix=name)
+    ijb = partial(measure_ijb, prefix=name, say=_warn if first else lambda line: None)
+    measure = measure_megaface if name == "megaface" else ijb
     with bar_of(f"{model.name}, {name}", 100) as progress:
         return measure(
             model,

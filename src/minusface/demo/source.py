@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from minusface.config import DataConfig
 from minusface.data import FaceDataset, FolderDataset, read_people
+from minusface.data.split import SEVERAL
 from minusface.demo.training import Budget
 from minusface.errors import MinusfaceError
 from minusface.evaluate import Pair, PairList, folder_reader, read_pairs
@@ -224,21 +224,44 @@ def hold_out(people: People, seed: int, where: str) -> tuple[list[str], list[str
 def make_pairs(people: People, count: int, seed: int) -> PairList:
     """Up to ``count`` pairs, half genuine, half of different people; the same for the same seed."""
     random = np.random.default_rng([seed, 2])
-    genuine = [(a, b) for name in sorted(people) for a, b in combinations(people[name], 2)]
-    chosen = random.permutation(len(genuine))[: count // 2]
     names = sorted(people)
+    genuine = _genuine([people[name] for name in names], count // 2, random)
     impostors: set[tuple[str, str]] = set()
     # Few people have few different pairs: do not look for ever.
-    for _ in range(20 * len(chosen)):
-        if len(impostors) == len(chosen):
+    for _ in range(20 * len(genuine)):
+        if len(impostors) == len(genuine):
             break
         first, second = sorted(random.choice(len(names), 2, replace=False))
         keys = [people[names[i]] for i in (first, second)]
         a, b = (some[int(random.integers(len(some)))] for some in keys)
         impostors.add((a, b))
     # Sorted by person, as lists are: folds are consecutive, and a person should not be in two.
-    listed = [Pair(a, b, True) for a, b in (genuine[i] for i in sorted(chosen.tolist()))]
-    return PairList.from_pairs(listed + [Pair(a, b, False) for a, b in sorted(impostors)])
+    return PairList.from_pairs(
+        [Pair(a, b, True) for a, b in genuine] + [Pair(a, b, False) for a, b in sorted(impostors)]
+    )
+
+
+def _genuine(
+    images: Sequence[Sequence[str]], wanted: int, random: np.random.Generator
+) -> list[tuple[str, str]]:
+    """Up to ``wanted`` pairs of one person, sorted by person; people take turns, or the one with most photos
+    would make most of them."""
+
+    def drawn(person: int) -> Iterator[tuple[int, int, int]]:
+        # Enough for anybody's share, without listing the pairs of a thousand images.
+        order = np.sort(random.permutation(len(images[person]))[:SEVERAL])
+        firsts, seconds = np.triu_indices(len(order), 1)
+        for k in random.permutation(len(firsts)):
+            yield person, int(order[firsts[k]]), int(order[seconds[k]])
+
+    several = [person for person, own in enumerate(images) if len(own) > 1]
+    turns = [drawn(several[k]) for k in random.permutation(len(several))]
+    found: list[tuple[int, int, int]] = []
+    while turns and len(found) < wanted:
+        drawn_now = [(turn, next(turn, None)) for turn in turns]
+        found += [pair for _, pair in drawn_now if pair is not None]
+        turns = [turn for turn, pair in drawn_now if pair is not None]
+    return [(images[p][i], images[p][j]) for p, i, j in sorted(found[:wanted])]
 
 
 def _rank(name: str, seed: int) -> str:

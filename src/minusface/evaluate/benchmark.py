@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -129,11 +130,20 @@ def with_impostors(pairs: PairList) -> PairList:
 
     for a, b in zip(pairs.a_index.tolist(), pairs.b_index.tolist(), strict=True):
         person[root(a)] = root(b)
-    made: list[Pair] = []
-    for step in range(1, len(pairs)):
-        for a, b in zip(pairs.a_index, np.roll(pairs.b_index, -step), strict=True):
-            if root(int(a)) != root(int(b)) and len(made) < len(pairs):
-                made.append(Pair(pairs.keys[a], pairs.keys[b], False))
+    made = list(islice(_apart(pairs, np.array([root(image) for image in person])), len(pairs)))
     if not made:
         raise MinusfaceError(f"{len(pairs)} genuine pairs of one person: no impostor pair to make")
     return PairList.from_pairs([*pairs, *made])
+
+
+def _apart(pairs: PairList, person: np.ndarray) -> Iterator[Pair]:
+    """Pairs of one pair's first image and another's second one, of two people; nearest pairs first.
+
+    Args:
+        pairs: of K images.
+        person: (K,) a number each.
+    """
+    for step in range(1, len(pairs)):
+        others = np.roll(pairs.b_index, -step)
+        for at in np.flatnonzero(person[pairs.a_index] != person[others]):
+            yield Pair(pairs.keys[pairs.a_index[at]], pairs.keys[others[at]], False)

@@ -43,7 +43,7 @@ def load_model(
 
     Args:
         path: where it is.
-        name: for tables; by default the path and the task.
+        name: for tables, a precision that is not float32 behind it; by default the path and the task.
         seed: of the permutations.
         eight_bits: round protected images as a PNG does.
         copies: protected images of each image, whose embeddings are summed.
@@ -76,5 +76,9 @@ def load_model(
         several += f", {tries} tries"
     if computed != "float32":
         several += f", {computed}"
-    name = name or f"{called(Path(path))} ({card.task}{several})"
+    if not name:
+        name = f"{called(Path(path))} ({card.task}{several})"
+    elif computed != "float32":
+        # Whatever a row is called: its numbers are beside those of another arithmetic.
+        name = f"{name} ({computed})"
     return Model(name, found, found.draws_matter, found.recognizer.size, sha)

@@ -203,7 +203,11 @@ def mean_over_groups(name: str, parts: Sequence[VerificationResult]) -> Verifica
         parts: two or more results of one model, with equally many draws.
     """
     accuracies = [part.accuracy for part in parts]
-    spreads = [part.accuracy_spread for part in parts if part.accuracy_spread is not None]
+    # Of each draw the mean over the groups: that is what the row's accuracy is the mean of.
+    drawn = [
+        statistics.fmean(one.accuracy for one in draw)
+        for draw in zip(*(part.per_draw for part in parts), strict=True)
+    ]
     return replace(
         parts[0],
         name=name,
@@ -212,7 +216,7 @@ def mean_over_groups(name: str, parts: Sequence[VerificationResult]) -> Verifica
         images=sum(part.images for part in parts),
         accuracy=statistics.fmean(accuracies),
         accuracy_std=statistics.pstdev(accuracies),
-        accuracy_spread=statistics.fmean(spreads) if spreads else None,
+        accuracy_spread=statistics.stdev(drawn) if len(drawn) > 1 else None,
         eer=statistics.fmean(part.eer for part in parts),
         auc=statistics.fmean(part.auc for part in parts),
         tar_at_far=_mean_rates([part.tar_at_far for part in parts]),
@@ -250,17 +254,14 @@ def _draw_metrics(scores: Floats, pairs: PairList) -> DrawMetrics:
     )
 
 
-def _mean_rates(draws: Sequence[Rates]) -> Rates:
-    # What the pairs cannot tell, they cannot tell in any draw.
-    return {
-        rate: None if value is None else statistics.fmean(_known(one[rate]) for one in draws)
-        for rate, value in draws[0].items()
-    }
+def _mean_rates(parts: Sequence[Rates]) -> Rates:
+    """Of draws, or of groups; None where one of them cannot tell: a mean of the others is of other pairs."""
+    return {rate: _mean([one[rate] for one in parts]) for rate in parts[0]}
 
 
-def _known(value: float | None) -> float:
-    assert value is not None
-    return value
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if len(known) == len(values) else None
 
 
 def _named(rates: Rates) -> dict[str, float | None]:

@@ -14,7 +14,7 @@ import numpy as np
 from minusface.data.dataset import digest
 from minusface.errors import MinusfaceError
 from minusface.evaluate.embedding import Cache, embed_images
-from minusface.evaluate.identification import cmc, open_set
+from minusface.evaluate.identification import Search, cmc, open_set
 from minusface.evaluate.models import Model
 from minusface.evaluate.rates import Rates, RatesResult, mean_rates, over_draws
 from minusface.evaluate.reader import files_fingerprint
@@ -28,7 +28,8 @@ from minusface.evaluate.suites.ijb_templates import (
 
 # Where the curve is drawn.
 CURVE = np.geomspace(1e-7, 1, 141)
-GALLERIES = ("G1", "G2")
+# What the lists of IJB-C call its two galleries, and those of IJB-B.
+GALLERIES = ("G1", "G2", "S1", "S2")
 RANKS = (1, 5, 10)
 FPIRS = (1e-2, 1e-1)
 
@@ -43,6 +44,7 @@ def measure_ijb(
     batch_size: int = 64,
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> RatesResult:
     """Measure a model: flip test, media averaged, images weighted by the detector's score.
 
@@ -55,6 +57,7 @@ def measure_ijb(
         batch_size: images at a time.
         cache: folder where embeddings are kept.
         progress: called with the embeddings done and those to do.
+        say: told which lists of 1:N are missing, in a line.
 
     Raises:
         MinusfaceError: missing, malformed or mismatched files.
@@ -67,6 +70,9 @@ def measure_ijb(
     )
     images = read_images(owners, landmarks)
     pairs = read_template_pairs(meta / f"{prefix}_template_pair_label.txt")
+    missing = missing_lists(meta, prefix)
+    if missing:
+        say(missing)
     crops = root / "loose_crop"
     read = ijb_reader(crops, images, model.size)
     # The landmarks decide what is cut out.
@@ -108,11 +114,32 @@ def _prefix(root: Path, wanted: str | None) -> str:
     raise MinusfaceError(f"{root}: no {expected} in it")
 
 
+def _lists(meta: Path, prefix: str) -> tuple[Path, list[Path]]:
+    """Where the probes of 1:N must be, and the galleries that are there."""
+    galleries = [meta / f"{prefix}_1N_gallery_{name}.csv" for name in GALLERIES]
+    return meta / f"{prefix}_1N_probe_mixed.csv", [path for path in galleries if path.is_file()]
+
+
+def missing_lists(meta: Path, prefix: str) -> str:
+    """What 1:N lacks, and what is left out for it; empty where nothing is."""
+    probes, galleries = _lists(meta, prefix)
+    names = (
+        f"{prefix}_1N_gallery_{'S1.csv and S2.csv' if prefix == 'ijbb' else 'G1.csv and G2.csv'}"
+    )
+    if not probes.is_file() and not galleries:
+        return f"{meta}: no {probes.name}, no {names}; 1:N is left out"
+    if not probes.is_file():
+        return f"{meta}: no {probes.name}; 1:N is left out"
+    if not galleries:
+        return f"{meta}: no {names}; 1:N is left out"
+    if len(galleries) == 1:
+        return f"{meta}: one gallery, {galleries[0].name}; expected two, {names}: 1:N is of the one"
+    return ""
+
+
 def _searches(meta: Path, prefix: str, templates: np.ndarray, pooled: np.ndarray) -> Rates:
     """1:N against each gallery that is there, the mean of them."""
-    probes_path = meta / f"{prefix}_1N_probe_mixed.csv"
-    galleries = [meta / f"{prefix}_1N_gallery_{name}.csv" for name in GALLERIES]
-    galleries = [path for path in galleries if path.is_file()]
+    probes_path, galleries = _lists(meta, prefix)
     if not galleries or not probes_path.is_file():
         return {}
     probes = read_list(probes_path)
@@ -120,9 +147,17 @@ def _searches(meta: Path, prefix: str, templates: np.ndarray, pooled: np.ndarray
     for path in galleries:
         searched = search_templates(templates, pooled, read_list(path), probes)
         ranked = cmc(searched, RANKS)
-        opened = open_set(searched, FPIRS)
         part: Rates = {f"rank-{rank}": rate for rank, rate in ranked.items()}
-        for fpir, fnir in zip(opened.target.tolist(), opened.fnir.tolist(), strict=True):
-            part[f"FNIR@FPIR {fpir:g}"] = None if np.isnan(fnir) else fnir
-        parts.append(part)
+        parts.append(part | _open_set(searched))
     return mean_rates(parts)
+
+
+def _open_set(searched: Search) -> Rates:
+    """Misses at few false alarms; None where there are not the probes without a mate to tell."""
+    if (searched.rank > 0).all():
+        return {f"FNIR@FPIR {fpir:g}": None for fpir in FPIRS}
+    fnirs = open_set(searched, FPIRS).fnir.tolist()
+    return {
+        f"FNIR@FPIR {fpir:g}": None if np.isnan(fnir) else fnir
+        for fpir, fnir in zip(FPIRS, fnirs, strict=True)
+    }
