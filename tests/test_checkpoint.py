@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -194,6 +197,36 @@ def test_a_crash_while_tidying_leaves_the_new_one(
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def left_over(path: Path, process: int, seconds: float = 3600.0) -> Path:
+    """What a writer of a file left when it was killed so long ago."""
+    temporary = path.with_name(f".{path.name}.{process}.tmp")
+    temporary.write_bytes(b"half")
+    moment = time.time() - seconds
+    os.utime(temporary, (moment, moment))
+    return temporary
+
+
+def dead() -> int:
+    """The number of a process that is no more."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_a_save_takes_away_what_a_killed_one_had_begun(tmp_path: Path) -> None:
+    save(tmp_path, card(1), parts(1))
+    weights = f"model-{'0' * 12}.safetensors"
+    gone = [left_over(tmp_path / weights, dead()), left_over(tmp_path / CARD, dead())]
+    kept = [
+        left_over(tmp_path / weights, os.getppid()),
+        left_over(tmp_path / "other.safetensors", dead()),
+    ]
+    files._left.cache_clear()
+    save(tmp_path, card(2), parts(2))
+    assert [path.exists() for path in (*gone, *kept)] == [False, False, True, True]
+    assert same(tmp_path, 2)
+
+
 def test_a_save_leaves_other_files(tmp_path: Path) -> None:
     """Whatever they are called, and whatever the old card says that it listed."""
     own = ("my-embeddings.safetensors", f"model-{'0' * 12}.safetensors", "kept-1.safetensors")
@@ -371,6 +404,47 @@ def test_write_atomically_keeps_the_old_file(
         refused(lambda: files.write_atomically(file, b"new"), "config.yaml", "Disk quota")
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
     assert file.read_bytes() == b"old"
+
+
+def test_only_what_killed_writers_of_a_file_left_is_taken_away(tmp_path: Path) -> None:
+    file, gone = tmp_path / "a.b", dead()
+    left = left_over(file, gone)
+    kept = {
+        "a living writer": left_over(file, os.getppid()),
+        "of another container, just now": left_over(file, 2**22 + 1, seconds=1),
+        "of another file": left_over(tmp_path / "x.a.b", gone),
+        "no writer": tmp_path / ".a.b.tmp",
+    }
+    kept["no writer"].write_bytes(b"mine")
+    folder = tmp_path / f".a.b.{2**22 + 2}.tmp"
+    folder.mkdir()
+    files.write_atomically(file, b"new")
+    assert not left.exists()
+    assert {why: path.exists() for why, path in kept.items()} == dict.fromkeys(kept, True)
+    assert folder.is_dir()
+    assert file.read_bytes() == b"new"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of files")
+def test_what_another_containers_writer_holds_stays(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    temporary = left_over(file, dead())
+    with open(temporary, "rb+") as held:
+        assert files._hold(held)
+        files.clear(temporary)
+        assert temporary.exists()
+    files.clear(temporary)
+    assert not temporary.exists()
+
+
+def test_a_folder_of_many_files_is_listed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed, real = [], os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: (listed.append(path), real(path))[1])
+    for number in range(5):
+        files.write_new(tmp_path / f"{number}.png", b"x")
+    assert listed == [tmp_path]
 
 
 def test_a_file_of_no_name_is_refused(tmp_path: Path) -> None:

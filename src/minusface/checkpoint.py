@@ -23,7 +23,7 @@ from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
 from minusface.errors import MinusfaceError
-from minusface.files import write_atomically
+from minusface.files import clear, write_atomically
 from minusface.runtime import KIND as EXPORTED
 
 CARD = "card.json"
@@ -93,6 +93,10 @@ def save(
     now = _names(files)
     for old in (before - now) | _orphans(folder, files, before | now):
         (folder / old).unlink(missing_ok=True)
+    for part in files:
+        # Named after what was being written: no later save writes the same, and so finds them.
+        for left in folder.glob(f".{part}-{'?' * 12}.safetensors.*.tmp"):
+            clear(left)
 
 
 def _file_name(part: str, digest: str) -> str:

@@ -10,17 +10,16 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
-import random
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import cv2
 
+from minusface.asking import check_address, check_texts, make_http, may_be_done, pause
 from minusface.errors import MinusfaceError
 from minusface.faces.detector import Detector
 from minusface.faces.photos import read_photo
@@ -29,17 +28,18 @@ from minusface.pixels import UInt8
 from minusface.runtime import ClientModel, draw_order, to_bytes
 
 TRIES = 5
-FIRST_WAIT, LONGEST_WAIT = 0.25, 30.0
 AGAIN = (408, 429, 502, 503, 504)
-LOCAL = ("localhost", "127.0.0.1", "::1")
 _MAKER = object()
 
 
 class ServerError(MinusfaceError):
     """What the server answered, or that it did not.
 
-    ``status`` is HTTP's, 0 without an answer; ``error`` the server's word for it.
+    ``status`` is HTTP's, 0 without an answer; ``error`` the server's word for it; ``unsure`` whether an
+    earlier try of the same request may have been done.
     """
+
+    unsure = False
 
     def __init__(self, message: str, status: int = 0, error: str = "") -> None:
         super().__init__(message)
@@ -171,10 +171,11 @@ class Client:
             import httpx
         except ImportError as error:
             raise MinusfaceError('httpx is missing: pip install "minusface[client]"') from error
-        encrypted = _check_address(server, insecure, httpx)
+        encrypted = check_address(server, insecure, httpx)
         self._errors: Any = (httpx.RequestError,)
+        self._unsent: Any = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
         # A proxy of the environment would be handed the key in clear, even for this machine's own service.
-        self._http = http or httpx.Client(timeout=timeout, trust_env=encrypted)
+        self._http = http or make_http(httpx, timeout, trust_env=encrypted)
         self._headers = {"authorization": f"Bearer {token}"}
         self._server, self._shield, self._sleep = server.rstrip("/"), shield, sleep
         self._agreed = False
@@ -190,7 +191,7 @@ class Client:
             MinusfaceError: a photo that will not do: then nothing is sent.
             ServerError: the server refuses, or does not answer.
         """
-        _check_texts(person=person)
+        check_texts(person=person)
         images = [self._image(photo) for photo in photos]
         body = {"person": person, "images": images}
         answer = self._ask("POST", "/v1/enroll", body, once=uuid.uuid4().hex)
@@ -201,7 +202,7 @@ class Client:
         self, person: str, photo: Path | str | UInt8 | Sendable, fmr: str | None = None
     ) -> Verification:
         """Does a photo show this person? See :meth:`enroll` for errors."""
-        _check_texts(person=person, fmr=fmr)
+        check_texts(person=person, fmr=fmr)
         body = {"person": person, "image": self._image(photo), "fmr": fmr}
         answer = self._ask("POST", "/v1/verify", body)
         with self._whole():
@@ -211,7 +212,7 @@ class Client:
         self, photo: Path | str | UInt8 | Sendable, count: int = 5, fmr: str | None = None
     ) -> Identification:
         """Who does a photo show? See :meth:`enroll` for errors."""
-        _check_texts(fmr=fmr)
+        check_texts(fmr=fmr)
         body = {"image": self._image(photo), "count": count, "fmr": fmr}
         answer = self._ask("POST", "/v1/identify", body)
         with self._whole():
@@ -219,9 +220,18 @@ class Client:
             return Identification(matches, answer["threshold"], answer["fmr"])
 
     def erase(self, person: str) -> int:
-        """Erase everything of a person at the server; how many templates there were."""
-        _check_texts(person=person)
-        answer = self._ask("POST", "/v1/erase", {"person": person})
+        """Erase everything of a person at the server; how many templates there were.
+
+        0 where an earlier try of this call may have erased them and its answer was lost: nobody of this name
+        is there any more.
+        """
+        check_texts(person=person)
+        try:
+            answer = self._ask("POST", "/v1/erase", {"person": person})
+        except ServerError as error:
+            if error.unsure and error.error == "unknown_person":
+                return 0
+            raise
         with self._whole():
             return int(answer["templates"])
 
@@ -249,19 +259,22 @@ class Client:
     ) -> dict[str, Any]:
         """An answer, tried again where that may help: every request here may be repeated."""
         headers = self._headers | ({"idempotency-key": once} if once else {})
+        unsure = False
         for attempt in range(1, TRIES + 1):
             try:
                 answer = self._http.request(method, self._server + path, json=body, headers=headers)
             except self._errors as error:
+                unsure = unsure or not isinstance(error, self._unsent)
                 if attempt == TRIES:
                     raise ServerError(
                         f"{self._server}: no answer after {TRIES} tries ({type(error).__name__})"
                     ) from error
-                self._sleep(_pause(attempt, None))
+                self._sleep(pause(attempt, None))
                 continue
             if answer.status_code not in AGAIN or attempt == TRIES:
-                return self._understood(answer)
-            self._sleep(_pause(attempt, answer.headers.get("retry-after")))
+                return self._understood(answer, unsure)
+            unsure = unsure or may_be_done(answer)
+            self._sleep(pause(attempt, answer.headers.get("retry-after")))
         raise AssertionError("the last try returns or raises")
 
     @contextlib.contextmanager
@@ -274,7 +287,7 @@ class Client:
                 f"{self._server}: an answer that is not understood, no minusface service"
             ) from error
 
-    def _understood(self, answer: Any) -> dict[str, Any]:
+    def _understood(self, answer: Any, unsure: bool) -> dict[str, Any]:
         try:
             said = answer.json()
         except ValueError:
@@ -287,37 +300,7 @@ class Client:
         if answer.status_code != 200:
             word = str(said.get("error", ""))
             message = said.get("message", f"status {answer.status_code}")
-            raise ServerError(f"{self._server}: {message}", answer.status_code, word)
+            error = ServerError(f"{self._server}: {message}", answer.status_code, word)
+            error.unsure = unsure
+            raise error
         return said
-
-
-def _check_address(server: str, insecure: bool, httpx: Any) -> bool:
-    """Whether a server is asked by TLS; MinusfaceError for plain http to others, and what is no address."""
-    try:
-        parts, _ = urlsplit(server), httpx.URL(server)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-            raise ValueError
-    except (ValueError, httpx.InvalidURL) as error:
-        raise MinusfaceError(f"server {server!r}: expected https://HOST[:PORT]") from error
-    if parts.scheme == "http" and parts.hostname not in LOCAL and not insecure:
-        raise MinusfaceError(
-            f"server {server!r}: without TLS whoever listens could use the key; expected https"
-        )
-    return parts.scheme == "https"
-
-
-def _check_texts(**texts: str | None) -> None:
-    """What came in another encoding than the system's holds half characters: MinusfaceError."""
-    for what, text in texts.items():
-        try:
-            (text or "").encode()
-        except UnicodeEncodeError as error:
-            raise MinusfaceError(f"{what} {text!r}: not UTF-8") from error
-
-
-def _pause(attempt: int, retry_after: str | None) -> float:
-    """Seconds before the next try: what the server asks for, else doubling, with chance in it."""
-    if retry_after is not None and retry_after.isascii() and retry_after.isdigit():
-        return min(LONGEST_WAIT, float(retry_after))
-    # Half of it by chance, so that many clients do not come back at once.
-    return min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)

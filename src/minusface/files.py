@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import re
+import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from minusface.errors import MinusfaceError
+
+# Written beside a file before it takes the file's place: .NAME.PROCESS.tmp
+TEMPORARY = re.compile(r"\.(.+)\.([0-9]{1,18})\.tmp", re.DOTALL)
+# Seconds since the last change of a file that nobody writes to any more.
+QUIET = 600.0
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o666) -> None:
@@ -55,9 +65,13 @@ def _beside(path: Path, data: bytes, mode: int) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for meant, left in _left(path.parent):
+            if meant == path.name:
+                clear(path.with_name(left))
         # One that was left over would keep its mode.
         temporary.unlink(missing_ok=True)
         with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            _hold(file)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -67,6 +81,62 @@ def _beside(path: Path, data: bytes, mode: int) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@functools.lru_cache(maxsize=256)
+def _left(folder: Path) -> tuple[tuple[str, str], ...]:
+    """What may be a killed writer's in a folder, after the name that was meant.
+
+    Looked for once, as a folder of a million files may be written to a million times.
+    """
+    try:
+        found = ((TEMPORARY.fullmatch(name), name) for name in os.listdir(folder))
+        return tuple((match[1], name) for match, name in found if match)
+    except OSError:
+        # It may be written to and not be read.
+        return ()
+
+
+def clear(temporary: Path) -> None:
+    """Take away a temporary file whose writer is gone; one that may still be written to stays."""
+    found = TEMPORARY.fullmatch(temporary.name)
+    if os.name != "posix" or found is None or _lives(int(found[2])):
+        return
+    with contextlib.suppress(OSError):
+        about = os.stat(temporary, follow_symlinks=False)
+        if not stat.S_ISREG(about.st_mode) or about.st_uid != os.geteuid():
+            return
+        # Another container's writer has a number that says nothing here: it holds the file, and changes it.
+        if time.time() - about.st_mtime < QUIET:
+            return
+        with open(temporary, "rb+") as file:
+            if _hold(file):
+                temporary.unlink()
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _hold(file: IO[bytes]) -> bool:
+    """Lock a file until it is closed; whether nobody else has it, or locks cannot be had."""
+    if os.name == "posix":
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            # A file system without locks.
+            return True
+    return True
 
 
 def check_writable(path: Path) -> None:

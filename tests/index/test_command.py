@@ -91,6 +91,16 @@ def test_stats(gallery: Path, call: Call) -> None:
     assert "30" not in said
 
 
+def test_a_collection_is_called_what_it_is_called(tmp_path: Path, call: Call) -> None:
+    index = LocalIndex(tmp_path / "g", D, MASTER, model="m")
+    for name in ("[red]door", "[/]", ":door:"):
+        index.create(name)
+    index.close()
+    said = call("stats", tmp_path / "g")
+    for name in ("[red]door", "[/]", ":door:"):
+        assert name in said
+
+
 def test_export_and_import_twice(gallery: Path, call: Call, tmp_path: Path) -> None:
     file, other = tmp_path / "a.npz", tmp_path / "other"
     said = call("export", gallery, "--collection", "a", "--out", file)

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from minusface.errors import MinusfaceError
-from minusface.index.keys import CollectionKeys, load_master, new_master, orthogonal, parse_master
+from minusface.index import PgVectorIndex, keys
+from minusface.index.keys import (
+    CollectionKeys,
+    KeyRing,
+    load_master,
+    new_master,
+    orthogonal,
+    parse_master,
+)
 
 MASTER, SALT = bytes(range(32)), bytes(32)
 
@@ -96,3 +105,40 @@ def test_master_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file.chmod(0o644)
         with pytest.raises(MinusfaceError, match="others may read"):
             load_master(file)
+
+
+def test_few_keys_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[bytes] = []
+    real = keys.CollectionKeys
+
+    def counted(master: bytes, salt: bytes, *more: int) -> CollectionKeys:
+        made.append(salt)
+        return real(master, salt, *more)
+
+    monkeypatch.setattr(keys, "CollectionKeys", counted)
+    ring = KeyRing(bytes(32), 4, most=2)
+    salts = [bytes([number]) * 32 for number in range(3)]
+    first = ring.of(salts[0], 1)
+    for salt in (salts[1], salts[0], salts[2], salts[0]):
+        ring.of(salt, 1)
+    assert made == [salts[0], salts[1], salts[2]]
+    assert len(ring) == 2
+    assert ring.of(salts[0], 1) is first
+    ring.change(bytes(range(32)))
+    assert ring.of(salts[0], 1).handle("Ann") != first.handle("Ann")
+    for version in range(50):
+        ring.of(salts[0], version)
+    assert len(ring) == 2
+
+
+def test_no_backend_keeps_the_keys_of_every_version(database: Callable[[], str]) -> None:
+    ring = KeyRing(bytes(32), 512)
+    assert 16 <= ring._most < 1000
+    index = PgVectorIndex(database(), 16, bytes(32))
+    index._keys._most = 2
+    index.create("a")
+    for _ in range(5):
+        index.rekey("a")
+        index.stats("a")
+    assert len(index._keys) == 2
+    index.close()

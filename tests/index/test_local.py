@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from minusface.index import (
     StorageError,
     UnknownCollectionError,
     UnknownPersonError,
+    local,
 )
 from minusface.index.nearest import Nearest
 from minusface.index.schema import DATABASE
@@ -617,3 +619,25 @@ def test_another_master_key_is_refused_though_nobody_is_enrolled(
     with pytest.raises(MinusfaceError, match="another master key"):
         opened()
     assert opened(master=bytes(32)).stats("a").people == 1
+
+
+def test_collections_are_told_while_one_gets_new_keys(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = opened()
+    for place in ("b", "a", "c"):
+        index.create(place)
+    index.drop("c")
+    told: list[list[str]] = []
+    real = local.reseal
+
+    def reseal(*values: Any) -> None:
+        asking = threading.Thread(target=lambda: told.append(index.collections()))
+        asking.start()
+        asking.join(5)
+        real(*values)
+
+    monkeypatch.setattr(local, "reseal", reseal)
+    index.rekey("a")
+    assert told == [["a", "b"]]
+    assert opened().collections() == ["a", "b"]

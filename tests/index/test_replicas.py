@@ -19,7 +19,14 @@ import numpy as np
 import pytest
 
 from minusface.errors import MinusfaceError
-from minusface.index import Added, PgVectorIndex, Request, StorageError, UnknownPersonError
+from minusface.index import (
+    Added,
+    PgVectorIndex,
+    Request,
+    StorageError,
+    UnknownPersonError,
+    pggraphs,
+)
 
 D = 16
 MASTER = bytes(range(32))
@@ -250,6 +257,34 @@ def test_a_collection_made_while_the_master_key_changes_is_not_left_under_the_ol
     assert isinstance(found[0], MinusfaceError)
     assert "master key" in str(found[0])
     assert one.people("late") == []
+
+
+def test_who_is_enrolled_stays_so_though_no_graph_can_be_made(
+    database: Callable[[], str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    url, tries = database(), []
+    index = PgVectorIndex(url, D, MASTER, exact_below=20)
+    index.create("a")
+
+    def fails(*given: object) -> str:
+        tries.append(given)
+        raise StorageError("PostgreSQL: no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pggraphs, "count_of", fails)
+        for number in range(10):
+            assert not index.add("a", f"p{number}", unit(3, number)).replayed
+        # Not with each enrolment: trying may take minutes.
+        assert len(tries) == 1
+    assert "no space left" in caplog.text
+    assert index.stats("a").exact
+    index.add("a", "late", unit(1, 99))
+    assert index.stats("a").exact
+    index._graphs._rest = 0.0
+    index.add("a", "later", unit(1, 98))
+    assert not index.stats("a").exact
+    assert index.stats("a").templates == 32
+    index.close()
 
 
 def test_replicas_that_start_together_make_the_tables_once(database: Callable[[], str]) -> None:

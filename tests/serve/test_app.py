@@ -210,9 +210,12 @@ def test_a_full_queue_and_a_slow_model_say_so(start, protected) -> None:  # type
         thread.join()
     assert {answer.status_code for answer in answers} == {503}
     assert all(answer.headers["retry-after"] == "2" for answer in answers)
+    assert "minusface_waiting_images 2.0" in run.client.get("/metrics").text
     gate.set()
     time.sleep(0.3)
     assert run.ask("POST", "/v1/identify", body).status_code == 200
+    time.sleep(0.1)
+    assert "minusface_waiting_images 0.0" in run.client.get("/metrics").text
 
 
 def test_a_storage_that_fails_is_no_crash(start, protected, monkeypatch) -> None:  # type: ignore[no-untyped-def]
@@ -285,6 +288,22 @@ def test_the_audit_log_tells_who_but_nothing_biometric(start, protected, tmp_pat
     for token in run.tokens.values():
         assert token.split("_", 2)[2] not in text
     assert (tmp_path / "data" / "audit.log").stat().st_mode & 0o077 == 0
+
+
+def test_a_person_has_one_pseudonym_however_the_name_was_typed(start) -> None:  # type: ignore[no-untyped-def]
+    audit = start().service.audit
+    assert audit.pseudonym("a", "Jos\u00e9") == audit.pseudonym("a", "Jose\u0301")
+    assert audit.pseudonym("a", "Jos\u00e9") != audit.pseudonym("a", "Jose")
+
+
+def test_keys_that_cannot_be_read_are_no_crash(start, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    run = start()
+    for name in ("keys.json", ".keys.json.lock"):
+        (tmp_path / "data" / name).unlink()
+    (tmp_path / "data" / "keys.json").symlink_to(tmp_path / "data" / "keys.json")
+    answer = run.ask("GET", "/v1/model")
+    assert (answer.status_code, answer.json()["error"]) == (503, "storage")
+    assert run.client.get("/readyz").status_code == 503
 
 
 def test_a_service_that_cannot_serve_says_why(exported, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]

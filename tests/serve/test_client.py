@@ -143,6 +143,29 @@ def test_a_lost_answer_enrolls_once(service: Any, shield: Shield) -> None:
     assert 0.1 < waits[0] < waits[1] < 0.6
 
 
+def test_a_lost_answer_to_an_erasure_is_no_failure(service: Any, shield: Shield) -> None:
+    def erase(*plan: object) -> int:
+        client, _, _ = client_of(service, shield, *plan)
+        return client.erase("Ann")
+
+    storage = httpx.Response(503, json={"error": "storage", "message": "Not now."})
+    busy = httpx.Response(503, json={"error": "busy", "message": "Busy."})
+    for lost in ("lost after", storage, httpx.Response(502, text="<html>")):
+        client_of(service, shield)[0].enroll("Ann", [photo()])
+        if lost != "lost after":
+            assert erase() == 1
+        assert erase(lost, "lost before") == 0
+    # Who was never there is not called erased where no try can have been done.
+    for refused in ([], ["lost before"], [busy, busy]):
+        with pytest.raises(ServerError, match="nobody of this name"):
+            erase(*refused)
+    for lost in ("lost after", storage):
+        client, _, _ = client_of(service, shield, lost)
+        client._headers["authorization"] = "Bearer wrong"
+        with pytest.raises(ServerError, match="valid API key"):
+            client.erase("Ann")
+
+
 def test_it_waits_as_long_as_it_is_told_and_gives_up(service: Any, shield: Shield) -> None:
     busy = httpx.Response(
         503, json={"error": "busy", "message": "Busy."}, headers={"retry-after": "7"}
@@ -287,6 +310,28 @@ def test_no_proxy_sees_a_key_in_clear(
         safe.identify(photo())
     assert b"CONNECT faces.invalid:443" in proxy.seen
     assert token.encode() not in proxy.seen
+
+
+@pytest.mark.parametrize(
+    ("proxy", "said"),
+    [
+        ("socks5://me:hunter2@h:1", "httpx[socks]"),
+        ("ftp://me:hunter2@h:1", "expected http://"),
+        ("http://me:hunter2@h:x", "expected http://"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_told_without_its_password(
+    shield: Shield, monkeypatch: pytest.MonkeyPatch, proxy: str, said: str
+) -> None:
+    # As where the package is not installed.
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(MinusfaceError, match="the proxy of the environment") as raised:
+        Client("https://example.org", shield, "k")
+    assert said in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
+    Client("http://localhost", shield, "k")
 
 
 def test_quality_is_told_in_words() -> None:

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -182,3 +183,51 @@ def test_an_erasure_that_failed_is_not_called_undone(start, protected, monkeypat
     assert "nothing was changed" not in answer.text
     assert "ask again" in answer.text
     assert run.ask("POST", "/v1/erase", {"person": "Ann"}).json() == {"templates": 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "remote", "key", "said"),
+    [
+        ("enroll/batch", False, "k", "in part: ask again with the same idempotency key"),
+        ("enroll/batch", False, "", "without an idempotency key is done twice"),
+        ("enroll", False, "k", "nothing was changed"),
+        ("enroll", True, "k", "in part: ask again with the same idempotency key"),
+        ("rekey", False, "", "nothing was changed"),
+        ("rekey", True, "", "may be in use"),
+    ],
+)
+def test_what_may_have_been_done_is_not_called_undone(  # type: ignore[no-untyped-def]
+    start, protected, monkeypatch, path: str, remote: bool, key: str, said: str
+) -> None:
+    from minusface.index import StorageError
+
+    run, done = start(), []
+    real = run.service.index.add
+
+    def full(*given: Any) -> Any:
+        done.append(given[:2])
+        if len(done) == 2 or path != "enroll/batch":
+            raise StorageError("disk full")
+        return real(*given)
+
+    monkeypatch.setattr(run.service, "remote", remote)
+    people = [{"person": f"p{n}", "images": [b64(png(protected[n]))]} for n in range(2)]
+    body = {"enroll": people[0], "enroll/batch": {"people": people}}.get(path, {})
+    headers = {"idempotency-key": key} if key else {}
+    with monkeypatch.context() as patched:
+        for step in ("add", "rekey"):
+            patched.setattr(run.service.index, step, full)
+        answer = run.ask("POST", f"/v1/{path}", body, headers=headers)
+    assert answer.status_code == 503
+    assert said in answer.json()["message"]
+    there = 1 if path == "enroll/batch" else 0
+    assert len(run.ask("GET", "/v1/people").json()["people"]) == there
+    if key:
+        assert run.ask("POST", f"/v1/{path}", body, headers=headers).status_code == 200
+
+
+def test_the_service_knows_where_its_gallery_lies(start, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    assert start().service.remote is False
+    assert start(index=f"local:{tmp_path / 'other'}").service.remote is False
+    pytest.importorskip("qdrant_client", reason="the extra qdrant")
+    assert start(index="qdrant::memory:").service.remote is True

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -65,6 +66,16 @@ def test_the_page_promises_no_more_than_it_does(start: Callable[..., Any]) -> No
     assert (
         "its outlines can still be made out, more so with a filter that anybody can apply" in said
     )
+
+
+def test_enter_in_a_field_enrolls_nobody() -> None:
+    """A browser presses the first submit button of the form."""
+    form = (site.WEB / "index.html").read_text(encoding="utf-8").split("<form", 1)[1]
+    buttons = re.findall(r"<button[^>]*>", form)
+    submitting = [button for button in buttons if 'type="button"' not in button]
+    assert len(buttons) == 3
+    assert 'value="verify"' in submitting[0]
+    assert not any("enroll" in button for button in submitting)
 
 
 def test_only_what_the_page_needs_is_served(start: Callable[..., Any], exported: Path) -> None:
@@ -163,6 +174,13 @@ def test_slow_downloads_stop_nobody_with_a_key(
         assert answer.content == data
     for wire in slow:
         wire.close()
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_the_page_under_node() -> None:
+    command = ["node", "--test", "tests/web/page.test.mjs"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stdout
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
@@ -271,6 +289,10 @@ def test_no_body_decodes_to_the_photo(
     assert "API key" in page.inner_text("#said.error")
     page.fill("#key", key)
     page.fill("#person", "Ann")
+    with page.expect_response("**/v1/verify"):
+        page.press("#person", "Enter")
+    page.wait_for_selector("button[value=enroll]:enabled")
+    assert not any(request.url.endswith("/v1/enroll") for request in requests)
     for what in ("enroll", "verify", "identify"):
         with page.expect_response(f"**/v1/{what}") as answered:
             page.click(f"button[value={what}]")
@@ -284,7 +306,7 @@ def test_no_body_decodes_to_the_photo(
         page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
     )
     bodies = [json.loads(r.post_data) for r in requests if r.post_data is not None]
-    assert len(bodies) == 3
+    assert len(bodies) == 4
     for body in bodies:
         assert set(body) <= {"person", "image", "images"}
         for text in body.get("images", [body.get("image")]):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import threading
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -39,6 +41,34 @@ def test_keys_are_kept_as_hashes_and_seen_at_once(tmp_path: Path) -> None:
     assert others.find(token) is None
     with pytest.raises(MinusfaceError, match="unknown API key"):
         keys.revoke(key.id)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files")
+def test_nobody_else_may_read_keys_at_any_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes, real = [], os.fsync
+
+    def fsync(descriptor: int) -> None:
+        modes.append(os.fstat(descriptor).st_mode & 0o777)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    before = os.umask(0o022)
+    try:
+        ApiKeys(tmp_path / "keys.json").add("a", ("verify",))
+    finally:
+        os.umask(before)
+    assert modes == [0o600]
+
+
+def test_a_folder_that_cannot_be_entered_is_told(tmp_path: Path) -> None:
+    keys = ApiKeys(tmp_path / "data" / "keys.json")
+    _, token = keys.add("a", ("verify",))
+    shutil.rmtree(tmp_path / "data")
+    (tmp_path / "data").write_text("no folder")
+    with pytest.raises(MinusfaceError, match=r"keys\.json: cannot read \(Not a directory\)"):
+        keys.find(token)
 
 
 def test_keys_expire(tmp_path: Path) -> None:
@@ -198,6 +228,26 @@ def test_an_error_reaches_whoever_waits_and_the_worker_goes_on() -> None:
     batcher.close()
 
 
+def test_who_gives_up_while_an_error_is_told_does_not_stop_the_worker() -> None:
+    class Gone(Future[np.ndarray]):
+        def done(self) -> bool:
+            waiting = not super().done()
+            self.cancel()
+            return not waiting
+
+    def embed(rows: np.ndarray) -> np.ndarray:
+        if rows[0, 0, 0, 0] < 0:
+            raise RuntimeError("no")
+        return rows[:, 0, 0, :1]
+
+    batcher = Batcher(embed, most=1)
+    batcher._queue.put((np.full((1, 1, 1, 1), -1, np.float32), Gone()))
+    good = batcher.submit(np.ones((1, 1, 1, 1), np.float32))
+    assert good.result(5).tolist() == [[1.0]]
+    assert batcher.alive
+    batcher.close()
+
+
 def test_a_full_queue_refuses() -> None:
     opened = threading.Event()
     batcher = Batcher(lambda rows: (opened.wait(5), rows[:, 0, 0])[1], most=1, waiting=3)
@@ -214,5 +264,8 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("MINUSFACE_CORS_ORIGINS", '["https://a.example"]')
     settings = Settings(model=Path("m"), data=Path("d"))
     assert (settings.rate, settings.cors_origins) == (7.0, ["https://a.example"])
+    for given, meant in (("0.01", "fmr_1e-2"), ("fmr_1e-3", "fmr_1e-3"), ("", ""), ("odd", "odd")):
+        monkeypatch.setenv("MINUSFACE_FMR", given)
+        assert Settings(model=Path("m"), data=Path("d")).fmr == meant
     with pytest.raises(ValueError, match="port"):
         Settings(model=Path("m"), data=Path("d"), port=70_000)

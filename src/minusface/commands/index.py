@@ -95,6 +95,7 @@ def _stats(asked: _Asked) -> None:
 
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     found, made, names = asked.opened()
     try:
@@ -108,7 +109,10 @@ def _stats(asked: _Asked) -> None:
     table = Table("collection", "people", "templates", "search", "key version", box=None)
     for name, one in stats.items():
         search = "exact" if one.exact else "approximate"
-        table.add_row(name, f"{one.people:,}", f"{one.templates:,}", search, str(one.key_version))
+        # Not as markup: it is whatever somebody called it.
+        table.add_row(
+            Text(name), f"{one.people:,}", f"{one.templates:,}", search, str(one.key_version)
+        )
     Console().print(table)
     print(f"model {made.model or 'not named'}, {made.dimension} numbers a template")
 

@@ -36,7 +36,10 @@ class SpentRequestError(ConflictError):
 
 
 class StorageError(MinusfaceError):
-    """The disk is full, or the database cannot be reached; nothing was changed."""
+    """The disk is full, or the database cannot be reached.
+
+    Nothing was changed, unless a database's answer was lost.
+    """
 
 
 def check_unspent(spent: bool) -> None:

@@ -21,7 +21,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import threading
 import unicodedata
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,7 @@ from minusface.index.base import StorageError
 MASTER_BYTES = 32
 SALT_BYTES = 32
 NONCE_BYTES = 12
+KEPT_BYTES = 256 << 20
 ENVIRONMENT = "MINUSFACE_MASTER_KEY"
 
 
@@ -142,6 +145,51 @@ class CollectionKeys:
         """By which a name is found without being stored: HMAC-SHA256 of its composed form (NFC), as names
         that look alike are one, however they were typed."""
         return hmac.digest(self._handle, unicodedata.normalize("NFC", text).encode(), "sha256")
+
+
+class KeyRing:
+    """Keys of those collections that were asked for last: a rotation takes milliseconds to derive.
+
+    Args:
+        master: 32 bytes.
+        dimension: D.
+        most: keys that are kept; by default 256 MiB of them.
+    """
+
+    def __init__(self, master: bytes, dimension: int, most: int | None = None) -> None:
+        self._master, self._dimension = master, dimension
+        self._most = most or max(16, KEPT_BYTES // (8 * dimension**2))
+        self._mutex = threading.Lock()
+        self._held: OrderedDict[tuple[bytes, int], CollectionKeys] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def of(self, salt: bytes, version: int) -> CollectionKeys:
+        """Kept, or derived."""
+        with self._mutex:
+            found = self._held.get((salt, version))
+            if found is None:
+                found = CollectionKeys(self._master, salt, version, self._dimension)
+            self._keep(salt, found)
+            return found
+
+    def keep(self, salt: bytes, keys: CollectionKeys) -> None:
+        """Take in keys that were derived elsewhere."""
+        with self._mutex:
+            self._keep(salt, keys)
+
+    def change(self, master: bytes) -> None:
+        """From here on keys are derived from another master key."""
+        with self._mutex:
+            self._master = master
+            self._held.clear()
+
+    def _keep(self, salt: bytes, keys: CollectionKeys) -> None:
+        self._held[salt, keys.version] = keys
+        self._held.move_to_end((salt, keys.version))
+        while len(self._held) > self._most:
+            self._held.popitem(last=False)
 
 
 def orthogonal(seed: bytes, dimension: int) -> npt.NDArray[np.float64]:

@@ -80,6 +80,7 @@ class LocalIndex:
                     "SELECT id, name, salt, version FROM collections"
                 ).fetchall()
                 self._collections = {row[1]: self._load(*row) for row in rows}
+                self._names = sorted(self._collections)
                 # It has opened everything that lies there.
                 note_master(self._db, master)
             undo.pop_all()
@@ -101,12 +102,12 @@ class LocalIndex:
                 ).lastrowid
             assert number is not None
             self._collections[collection] = self._load(number, collection, salt, 1)
+            self._names = sorted(self._collections)
             self._log.retry()
 
     def collections(self) -> list[str]:
-        """See :class:`Index`."""
-        with self._mutex:
-            return sorted(self._collections)
+        """See :class:`Index`. Answered while a collection is brought under new keys, too."""
+        return list(self._names)
 
     def drop(self, collection: str) -> int:
         """See :class:`Index`."""
@@ -122,6 +123,7 @@ class LocalIndex:
                 self._tombstones.add([salt_name(known.salt), *(uid.hex() for (uid,) in rows)])
                 self._db.execute("DELETE FROM collections WHERE id = ?", (known.number,))
             del self._collections[collection]
+            self._names = sorted(self._collections)
             self._log.empty()
             return len(known.nearest)
 

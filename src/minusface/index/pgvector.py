@@ -31,8 +31,9 @@ from minusface.index.base import (
     check_vectors,
 )
 from minusface.index.gallery import salt_name
-from minusface.index.keys import SALT_BYTES, CollectionKeys, check_of
+from minusface.index.keys import SALT_BYTES, KeyRing, check_of
 from minusface.index.nearest import EXACT_BELOW
+from minusface.index.pggraphs import Graphs
 from minusface.index.pgpool import Database
 from minusface.index.pgrows import (
     PAGE,
@@ -80,12 +81,14 @@ class PgVectorIndex:
         tombstones: Tombstones | None = None,
         exact_below: int = EXACT_BELOW,
     ) -> None:
-        self.dimension, self._master, self._exact_below = dimension, master, exact_below
+        self.dimension, self._master = dimension, master
         self._tombstones = tombstones
-        self._keys: dict[tuple[bytes, int], CollectionKeys] = {}
+        self._keys = KeyRing(master, dimension)
         self._mutex = threading.Lock()
-        self._uncounted: dict[int, int] = {}
         self._db = Database(url)
+        self._graphs = Graphs(
+            self._db, exact_below, lambda db, name: self._known(db, name, "UPDATE")
+        )
         try:
             with self._db.transaction() as db:
                 migrate(db, dimension, model)
@@ -155,7 +158,7 @@ class PgVectorIndex:
                     "INSERT INTO requests VALUES (%s, %s, %s, %s, %s)",
                     (*request_row(known, request), owner, b"".join(uids)),
                 )
-        self._grow(known, len(uids))
+        self._graphs.grow(known, len(uids))
         return Added(tuple(uid.hex() for uid in uids), False)
 
     def scores(self, collection: str, person: str, vectors: Floats) -> Floats:
@@ -238,7 +241,7 @@ class PgVectorIndex:
             note_master(db, master)
         with self._mutex:
             self._master = master
-            self._keys.clear()
+        self._keys.change(master)
         self._db.vacuum()
 
     def stats(self, collection: str) -> Stats:
@@ -252,7 +255,7 @@ class PgVectorIndex:
         """See :class:`Index`."""
         self._db.close()
 
-    # What follows is called within a transaction, but for the last two.
+    # What follows is called within a transaction, but for the last.
 
     def _known(self, db: Any, collection: str, lock: str = "") -> Known:
         """A collection; locked against re-keying (SHARE) or against everything (UPDATE)."""
@@ -267,16 +270,7 @@ class PgVectorIndex:
             # Another replica may have changed it meanwhile: nobody is enrolled under the old one.
             same_master(db, check_of(self._master))
         number, name, salt, version, indexed = row
-        return Known(number, name, bytes(salt), self._keys_of(bytes(salt), version), indexed)
-
-    def _keys_of(self, salt: bytes, version: int) -> CollectionKeys:
-        """Kept: a rotation takes milliseconds to derive."""
-        with self._mutex:
-            found = self._keys.get((salt, version))
-            if found is None:
-                found = CollectionKeys(self._master, salt, version, self.dimension)
-                self._keys[salt, version] = found
-            return found
+        return Known(number, name, bytes(salt), self._keys.of(bytes(salt), version), indexed)
 
     def _person(self, db: Any, known: Known, person: str) -> int:
         row = db.execute(
@@ -290,25 +284,3 @@ class PgVectorIndex:
     def _note(self, names: Sequence[str]) -> None:
         if self._tombstones is not None:
             self._tombstones.add(names)
-
-    def _grow(self, known: Known, added: int) -> None:
-        """Give a collection that has grown large its graph, once; counted now and then."""
-        if known.indexed:
-            return
-        with self._mutex:
-            waiting = self._uncounted.get(known.number, self._exact_below) + added
-            self._uncounted[known.number] = waiting
-            if 10 * waiting < self._exact_below:
-                return
-            self._uncounted[known.number] = 0
-        with self._db.transaction() as db:
-            if count_of(db, "templates", known.number) < self._exact_below:
-                return
-            again = self._known(db, known.name, "UPDATE")
-            if again.indexed:
-                return
-            db.execute(
-                f"CREATE INDEX IF NOT EXISTS {graph_of(known.number)} ON templates USING hnsw "
-                f"(vector vector_ip_ops) WHERE collection = {known.number}"
-            )
-            db.execute("UPDATE collections SET indexed = true WHERE id = %s", (known.number,))

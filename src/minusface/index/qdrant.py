@@ -10,11 +10,9 @@ Legend: B batch, D embedding.
 
 from __future__ import annotations
 
-import base64
 import secrets
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -36,10 +34,12 @@ from minusface.index.base import (
     check_vectors,
 )
 from minusface.index.gallery import salt_name
-from minusface.index.keys import SALT_BYTES, CollectionKeys
+from minusface.index.keys import SALT_BYTES
 from minusface.index.nearest import EXACT_BELOW
 from minusface.index.qdrant_about import begin_master, end_master, prepare
-from minusface.index.qdrant_store import Known, Store, connect, storing
+from minusface.index.qdrant_reach import connect, storing
+from minusface.index.qdrant_steps import bury, hexadecimal, names_of, rekeyed
+from minusface.index.qdrant_store import Known, Store
 from minusface.index.tombstones import Tombstones
 
 PAGE = 256
@@ -78,7 +78,9 @@ class QdrantIndex:
         self._store = Store(connect(url), dimension, model, master)
         with storing():
             prepare(self._store)
-            self._bury()
+            if tombstones is not None:
+                bury(self._store, tombstones)
+            self._store.left.tidy()
 
     def create(self, collection: str) -> None:
         """See :class:`Index`. Two services must not create one collection at the same moment."""
@@ -97,7 +99,7 @@ class QdrantIndex:
         """See :class:`Index`."""
         with self._mutex, storing():
             known = self._known(collection)
-            uids = [_hex(uid) for uid in self._store.uids(known)]
+            uids = [hexadecimal(uid) for uid in self._store.uids(known)]
             # By its templates, too: a snapshot from before a rekeying has another salt.
             self._note([salt_name(known.salt), *uids])
             self._store.forget(known)
@@ -111,9 +113,9 @@ class QdrantIndex:
         rows = check_vectors(vectors, self.dimension)
         with self._mutex, storing():
             known = self._known(collection)
-            uids, digest = _names(known.keys, request, len(rows))
+            uids, digest = names_of(known.keys, request, len(rows))
             if request is not None:
-                check_unspent(self._tombstones is not None and uids[0] in self._tombstones)
+                check_unspent(self._spent(uids))
                 if earlier := self._replayed(known, uids, digest):
                     return earlier
             handle = known.keys.handle(person)
@@ -179,24 +181,27 @@ class QdrantIndex:
         with self._mutex, storing():
             known = self._known(collection)
             handle = self._person(known, person)
-            uids = [str(point.id) for point in self._store.of_person(known, handle, vectors=False)]
-            self._note([uuid.UUID(uid).hex for uid in uids])
+            points = self._store.of_person(known, handle, vectors=False)
+            self._note([hexadecimal(str(point.id)) for point in points])
+            # Without a digest their names are random, or of keys that are no more: they cannot come again.
+            self._store.left.erase(hexadecimal(str(p.id)) for p in points if p.payload["digest"])
             self._store.drop_person(known, handle)
-            return len(uids)
+            return len(points)
 
     def rekey(self, collection: str) -> int:
         """See :class:`Index`. What other services enroll meanwhile may be lost: stop them first."""
         with self._mutex, storing():
-            return self._rekeyed(self._known(collection), self._master)
+            return rekeyed(self._store, self._known(collection), self._master)
 
     def change_master(self, master: bytes) -> None:
         """Bring every collection under keys of another master key, without photos, one by one."""
         with self._mutex, storing():
             begin_master(self._store, master)
             for name in self._store.names():
-                self._rekeyed(self._known(name), master)
+                rekeyed(self._store, self._known(name), master)
             end_master(self._store, master)
             self._master = self._store.master = master
+            self._store.keys.change(master)
 
     def stats(self, collection: str) -> Stats:
         """See :class:`Index`."""
@@ -237,12 +242,12 @@ class QdrantIndex:
 
     def _replayed(self, known: Known, uids: list[str], digest: str) -> Added | None:
         """What an earlier try did; one that was cut short half way is done again in full."""
-        there = self._store.retrieve(known, uids[:1])
+        there = self._store.retrieve(known.templates, uids[:1])
         if not there:
             return None
         if there[0].payload["digest"] != digest:
             raise ConflictError("this idempotency key was used for another enrolment")
-        whole = len(self._store.retrieve(known, uids)) == len(uids)
+        whole = len(self._store.retrieve(known.templates, uids)) == len(uids)
         return Added(tuple(uids), True) if whole else None
 
     def _nearest(self, known: Known, turned: Floats, count: int, exact: bool) -> list[Hit]:
@@ -261,52 +266,11 @@ class QdrantIndex:
                 return hits
             asked *= 4
 
-    def _rekeyed(self, known: Known, master: bytes) -> int:
-        """A new collection beside the old one, taken into use when it is whole."""
-        version = known.keys.version + 1
-        salt = secrets.token_bytes(SALT_BYTES)
-        keys = CollectionKeys(master, salt, version, self.dimension)
-        fresh = self._store.beside(known, salt, keys)
-        after = 0
-        while page := self._store.people_after(known, after, PAGE):
-            for handle, name, at in page:
-                after, turned = at, keys.handle(name)
-                self._store.put_person(fresh, turned, name, at)
-                points = self._store.of_person(known, handle, vectors=True)
-                if points:
-                    plain = known.keys.unrotate(np.asarray([p.vector for p in points], np.float32))
-                    moved = zip((str(p.id) for p in points), keys.rotate(plain), strict=True)
-                    self._store.put_templates(fresh, moved, {"handle": turned.hex(), "digest": ""})
-        self._store.take(fresh, instead=known)
-        return version
-
-    def _bury(self) -> None:
-        """Erase again what a restored snapshot has brought back."""
-        if self._tombstones is None or not len(self._tombstones):
-            return
-        for name in self._store.names():
-            known = self._known(name)
-            if salt_name(known.salt) in self._tombstones:
-                self._store.forget(known)
-            else:
-                self._store.drop_templates(
-                    known, [u for u in self._store.uids(known) if _hex(u) in self._tombstones]
-                )
+    def _spent(self, uids: Sequence[str]) -> bool:
+        """Whether the enrolment that names its templates so was done, and erased since."""
+        noted = self._tombstones is not None and uids[0] in self._tombstones
+        return noted or bool(self._store.left.erased(uids[:1]))
 
     def _note(self, names: Sequence[str]) -> None:
         if self._tombstones is not None:
             self._tombstones.add(names)
-
-
-def _hex(uid: str) -> str:
-    return uuid.UUID(uid).hex
-
-
-def _names(keys: CollectionKeys, request: Request | None, count: int) -> tuple[list[str], str]:
-    """Names of new templates, the same for every try of a request, and its digest, hashed."""
-    if request is None:
-        return [uuid.UUID(bytes=secrets.token_bytes(16)).hex for _ in range(count)], ""
-    digest = keys.handle(f"digest/{request.digest.hex()}")
-    places = (keys.handle(f"request/{request.key}/0/{n}")[:16] for n in range(count))
-    names = [uuid.UUID(bytes=place).hex for place in places]
-    return names, base64.b64encode(digest).decode()

@@ -6,7 +6,9 @@ from typing import Any
 
 from minusface.errors import MinusfaceError
 from minusface.index.keys import check_of
-from minusface.index.qdrant_store import Store, connect, read_about, storing
+from minusface.index.qdrant_points import Points
+from minusface.index.qdrant_reach import connect, storing
+from minusface.index.qdrant_store import Store
 
 # See keys.check_of. The second is there only while the collections are brought under another master key one
 # by one: had that been cut short, some would open with either.
@@ -18,7 +20,7 @@ def made_for(url: str) -> dict[str, str] | None:
     client = connect(url)
     try:
         with storing():
-            about = read_about(client)
+            about = Points(client).about()
     finally:
         client.close()
     return None if about is None else {name: str(value) for name, value in about.items()}

@@ -7,7 +7,7 @@ anyone. It lies beside the database and must not be rolled back with it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from minusface.index.base import StorageError
@@ -34,6 +34,9 @@ class Tombstones:
 
     def __contains__(self, name: str) -> bool:
         return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._names))
 
     def __len__(self) -> int:
         return len(self._names)

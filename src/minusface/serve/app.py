@@ -253,18 +253,29 @@ def _problem(status: int, error: str, message: str, retry: int | None = None) ->
     return JSONResponse({"error": error, "message": message}, status, headers)
 
 
+def _done(request: Request, service: Service) -> str:
+    """What may have been done of a request that the storage failed at."""
+    asked = request.url.path.removeprefix(GUARDED)
+    if asked == "erase":
+        return "what could not be erased may be at the next start: ask again"
+    # A folder does one thing whole or not at all; where a database's answer was lost nobody knows.
+    unsure = {"enroll", "rekey"} if service.remote else set()
+    if asked not in unsure | {"enroll/batch"}:
+        return "nothing was changed"
+    if asked == "rekey":
+        return "new keys may be in use already"
+    if "idempotency-key" in request.headers:
+        return "it may have been done in part: ask again with the same idempotency key"
+    return "it may have been done in part, and asked again without an idempotency key is done twice"
+
+
 def _handlers(app: FastAPI, service: Service) -> None:
     async def ours(request: Request, error: Exception) -> Response:
         status, word = next((code, w) for kind, code, w in ERRORS if isinstance(error, kind))
         service.metrics.refused.labels(word).inc()
         message = " ".join(str(error).split())
         if isinstance(error, StorageError):
-            erasing = request.url.path == f"{GUARDED}erase"
-            message = "The gallery cannot be written or read now; " + (
-                "what could not be erased may be at the next start: ask again."
-                if erasing
-                else "nothing was changed."
-            )
+            message = f"The gallery cannot be written or read now; {_done(request, service)}."
         return _problem(status, word, message, retry=2 if status == 503 else None)
 
     async def invalid(request: Request, error: Exception) -> Response:

@@ -5,11 +5,12 @@ Legend: B images, D embedding.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 
 import numpy as np
 import numpy.typing as npt
@@ -102,8 +103,10 @@ class Batcher:
                     start += len(some)
             except BaseException as error:  # whoever waits must hear of it
                 for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
+                    # Whoever waited may give up at this very moment.
+                    with contextlib.suppress(InvalidStateError):
+                        if not future.done():
+                            future.set_exception(error)
             finally:
                 with self._mutex:
                     self._count -= images

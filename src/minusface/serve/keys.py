@@ -159,8 +159,7 @@ class ApiKeys:
 
     def _write(self, keys: dict[str, ApiKey]) -> None:
         raw = {"format": 1, "keys": [asdict(key) for key in keys.values()]}
-        write_atomically(self.path, json.dumps(raw, indent=1).encode())
-        self.path.chmod(0o600)
+        write_atomically(self.path, json.dumps(raw, indent=1).encode(), mode=0o600)
         self._refresh()
 
     def _refresh(self) -> None:
@@ -171,6 +170,10 @@ class ApiKeys:
             except FileNotFoundError:
                 self._keys, self._stamp = {}, None
                 return
+            except OSError as error:
+                raise MinusfaceError(
+                    f"{self.path}: cannot read ({error.strerror or error})"
+                ) from error
             stamp = (about.st_mtime_ns, about.st_size, about.st_ino)
             if stamp == self._stamp:
                 return

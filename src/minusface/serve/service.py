@@ -21,7 +21,7 @@ from minusface.index import (
     load_master,
 )
 from minusface.index.base import check_name
-from minusface.index.places import ERASED, Made, open_index
+from minusface.index.places import ERASED, Made, open_index, parts
 from minusface.runtime import RecognizerModel, from_bytes
 from minusface.serve.batching import Batcher, BusyError
 from minusface.serve.cursor import Cursors
@@ -61,8 +61,10 @@ class Service:
         master = load_master(settings.master_key_file)
         settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.keys = ApiKeys(settings.data / KEYS)
+        place = settings.index or f"local:{settings.data / 'gallery'}"
+        self.remote = parts(place)[0] != "local"
         self.index = open_index(
-            settings.index or f"local:{settings.data / 'gallery'}",
+            place,
             master,
             Made(self.card.embedding_size, self.card.fingerprint),
             settings.data / ERASED,
@@ -79,6 +81,7 @@ class Service:
             settings.waiting,
             self.metrics.batches.observe,
         )
+        self.metrics.waiting.set_function(lambda: self.batcher.count)
 
     def ready(self) -> bool:
         """Whether it can answer."""
@@ -181,7 +184,6 @@ class Service:
         card = self.card
         pictures = np.stack([decode_image(text, card.size, card.n_duplicate) for text in images])
         future = self.batcher.submit(from_bytes(pictures))
-        self.metrics.waiting.set(self.batcher.count)
         try:
             return future.result(self.settings.work_seconds)
         except FutureTimeoutError as error:

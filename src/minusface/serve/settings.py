@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from minusface.runtime import rate_name
 
 
 class Settings(BaseSettings):
@@ -26,7 +28,8 @@ class Settings(BaseSettings):
     threads: int = Field(1, ge=0, le=256)
     """For one batch; 0 leaves it to onnxruntime."""
     fmr: str = ""
-    """Name of the false match rate used where a request names none; by default the card's strictest."""
+    """False match rate used where a request names none (fmr_1e-3, 1e-3 or 0.001); by default the card's
+    strictest."""
     threshold: float | None = Field(None, ge=-1, le=1)
     """A cosine in the place of the card's thresholds, named ``custom``; not together with ``fmr``."""
     host: str = "127.0.0.1"
@@ -62,3 +65,8 @@ class Settings(BaseSettings):
     burst: float = Field(100.0, ge=1)
     shutdown_seconds: int = Field(20, ge=0)
     """For which requests under way are waited for at the end."""
+
+    @field_validator("fmr")
+    @classmethod
+    def _named(cls, fmr: str) -> str:
+        return rate_name(fmr) or ""

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import os
 import time
+import unicodedata
 from pathlib import Path
 from typing import IO, Any
 
@@ -90,8 +91,8 @@ class Audit:
             return
 
     def pseudonym(self, collection: str, person: str) -> str:
-        """16 hex digits that stand for a person."""
-        said = f"{len(collection)}/{collection}/{person}".encode()
+        """16 hex digits that stand for a person, however their name was typed (Unicode NFC)."""
+        said = f"{len(collection)}/{collection}/{unicodedata.normalize('NFC', person)}".encode()
         return hmac.new(self._key, said, hashlib.sha256).hexdigest()[:16]
 
     def close(self) -> None:

@@ -12,6 +12,9 @@ let shield = null;
 let photo = null;
 let frame = null;
 let ready = null;
+// Counts what the person changes: work that was begun before is of another picture.
+let turn = 0;
+let running = 0;
 
 function say(text, error = false) {
   at("said").textContent = text;
@@ -27,16 +30,18 @@ function sentence(error) {
   return names[error.name] ?? error.message ?? "Something went wrong.";
 }
 
-/** Runs an action; while it runs the buttons wait, and an error becomes a sentence. */
+/** Runs an action; while any runs the buttons wait, and an error becomes a sentence. */
 async function attempt(action) {
   const buttons = document.querySelectorAll("button");
+  running++;
   for (const button of buttons) button.disabled = true;
   try {
     await action();
   } catch (error) {
     say(sentence(error), true);
   } finally {
-    for (const button of buttons) button.disabled = false;
+    running--;
+    for (const button of buttons) button.disabled = running > 0;
   }
 }
 
@@ -64,6 +69,7 @@ function redraw() {
 
 /** What was protected no longer belongs to what is shown. */
 function forget() {
+  turn++;
   ready = null;
   at("result").hidden = true;
   if (at("save").href) URL.revokeObjectURL(at("save").href);
@@ -73,14 +79,22 @@ function forget() {
 async function openFile() {
   const [file] = at("file").files;
   if (!file) return;
+  forget();
+  const mine = turn;
   let picture;
   try {
     picture = await createImageBitmap(file);
   } catch {
     throw new Error("This file is no picture that the browser can open.");
   }
-  take(picture, picture.width, picture.height);
+  // Else another was chosen, or taken, while this one was being opened.
+  if (mine === turn) take(picture, picture.width, picture.height);
   picture.close();
+}
+
+function stopCamera() {
+  for (const track of at("video").srcObject?.getTracks() ?? []) track.stop();
+  at("video").srcObject = null;
 }
 
 async function startCamera() {
@@ -88,6 +102,8 @@ async function startCamera() {
     throw new Error("The camera needs a secure connection (https) to this page.");
   }
   const video = at("video");
+  // Asked again it would run on unseen, beside the new one.
+  stopCamera();
   video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
   video.hidden = at("snap").hidden = false;
   await video.play();
@@ -97,20 +113,21 @@ async function snap() {
   const video = at("video");
   if (!video.videoWidth) throw new Error("The camera shows nothing yet. Try again in a moment.");
   take(video, video.videoWidth, video.videoHeight);
-  for (const track of video.srcObject.getTracks()) track.stop();
-  video.srcObject = null;
+  stopCamera();
   video.hidden = at("snap").hidden = true;
 }
 
 async function protectIt() {
   say("Protecting it; the first time the model is loaded.");
   shield ??= await loadShield();
+  const mine = turn;
   const { size, copies } = shield.card;
   const exact = photo.width === size && photo.height === size;
   const crop = cut(photo, exact ? startFrame(size, size) : frame, size);
   const wrong = complaint(crop, size);
   if (wrong) throw new Error(wrong);
   const made = await shield.protect(crop);
+  if (mine !== turn) return say("The picture has changed since. Protect it again.");
   forget();
   ready = made.png;
   show(at("stays"), crop, size, size);
@@ -147,6 +164,8 @@ at("form").addEventListener("submit", (event) => {
   event.preventDefault();
   attempt(() => send(event.submitter?.value ?? "identify"));
 });
+// No submit button: Enter in a field presses the first of those, and shall enroll nobody.
+at("enroll").addEventListener("click", () => attempt(() => send("enroll")));
 for (const id of sliders) {
   at(id).addEventListener("input", () => {
     frame[id] = Number(at(id).value);
