@@ -1057,6 +1057,7 @@ def test_pack_with_a_cohort(
     assert re.search(r"cohort: \d+ photos, expected 128 or more", few.line)
     assert not (tmp_path / "small").exists()
     monkeypatch.setattr("minusface.recognize.cohort.LEAST", 1)
+    monkeypatch.setattr("minusface.recognize.cohort.PEOPLE", 1)
     said = run(*asked, "--cohort", place.faces)
     assert said.code == 0, said.err
     card = checkpoint.load_card(tmp_path / "small")
