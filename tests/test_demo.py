@@ -263,7 +263,10 @@ def test_words_admit_what_is_not_good() -> None:
     assert "they tell little" in " ".join(sentences(findings(0.89, outlines=0.1)))
     little = " ".join(sentences(findings(0.89, contours=0.05)))
     assert "few contours show through" in little
-    assert "not blank" in told
+    assert "not blank: lines of the face are left in it" in told
+    made = Trained("stage1", 9.0, 5, 0.1, 10.0, False, {"l1": 0.1})
+    shown = " ".join(sentences(findings(0.89, residue_levels=30.0, trained=[made])))
+    assert "not blank: a longer stage 1 is needed" in shown
     cut = Trained("stage2", 9.0, 5, 0.1, 10.0, cut_short=True)
     assert "stage2 was stopped before" in " ".join(sentences(findings(0.8, trained=[cut])))
 

@@ -158,11 +158,12 @@ def _stage_one(found: Findings) -> list[str]:
             f"Stage 1 regenerates crops to L1 = {losses['l1']:.3f} on a scale from -1 to 1, "
             f"about {levels:.1f} of 255 grey levels a pixel."
         )
-    blank = (
-        "close to blank"
-        if found.residue_levels < BLANK_LEVELS
-        else "not blank: a longer stage 1 is needed"
-    )
+    if found.residue_levels < BLANK_LEVELS:
+        blank = "close to blank"
+    elif losses:
+        blank = "not blank: a longer stage 1 is needed"
+    else:
+        blank = "not blank: lines of the face are left in it"
     told.append(
         f"The decoded residue of the photo above spreads {found.residue_levels:.1f} grey levels "
         f"about mid-grey: {blank}."
