@@ -154,36 +154,22 @@ def usable(x: Tensor, narrow: bool = False) -> bool:
     )
 
 
-def convolve(
-    x: Tensor,
-    conv: nn.Conv2d,
-    norm: nn.BatchNorm2d | None = None,
-    *,
-    relu: bool = False,
-    onto: Tensor | None = None,
-) -> Tensor:
-    """A convolution, with what follows it in the same pass where its weights are frozen.
+def convolve(x: Tensor, conv: nn.Conv2d, *, relu: bool = False) -> Tensor:
+    """A convolution, packed where its weights are frozen.
 
     Args:
         x: (B, K, H, W), :func:`usable`. Of bfloat16 so is the result; sums are float32.
         conv: padded with zeros.
-        norm: a batch norm behind it, in evaluation mode.
         relu: a ReLU behind it.
-        onto: of the result's shape, added to it; no ReLU then.
     """
-    assert norm is None or not norm.training
-    assert not (relu and onto is not None)
     weights = [conv.weight, conv.bias]
-    if norm is not None:
-        # Running statistics are written to unseen, but batches are counted.
-        weights += [norm.weight, norm.bias, norm.running_mean, norm.running_var]
-        weights += [norm.num_batches_tracked]
     if any(tensor is not None and tensor.requires_grad for tensor in weights):
-        return _plain(x, conv, norm, relu, onto)
+        found = conv(x.to(conv.weight.dtype))
+        return cast(Tensor, nnf.relu(found) if relu else found).to(x.dtype)
     kept: Packed = _PACKED[x.dtype].get(
-        conv, weights, lambda: pack(conv, folded(conv, norm), x.shape, x.dtype)
+        conv, weights, lambda: pack(conv, folded(conv, None), x.shape, x.dtype)
     )
-    return kept(x, relu, onto)
+    return kept(x, relu)
 
 
 def upsample(x: Tensor, conv: nn.ConvTranspose2d) -> Tensor:
@@ -201,17 +187,6 @@ def upsample(x: Tensor, conv: nn.ConvTranspose2d) -> Tensor:
 
     kept: Packed = _PACKED[x.dtype].get(conv, [conv.weight, conv.bias], made)
     return kept(x)
-
-
-def _plain(
-    x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, relu: bool, onto: Tensor | None
-) -> Tensor:
-    """Layer by layer, in the weights' type; the result is of the map's."""
-    found = conv(x.to(conv.weight.dtype))
-    found = found if norm is None else norm(found)
-    if relu:
-        found = nnf.relu(found)
-    return cast(Tensor, found if onto is None else found + onto).to(x.dtype)
 
 
 def pack(
@@ -272,9 +247,10 @@ def _works(dtype: torch.dtype = torch.float32) -> bool:
         x, other = torch.randn(1, 4, 8, 8), torch.randn(1, 8, 4, 4)
         found, given, beside = norm(conv(x)), x.to(dtype), other.to(dtype)
         try:
+            both = pack(conv, folded(conv, norm), given.shape, dtype)
             same = [
-                (convolve(given, conv, norm, relu=True), found.relu()),
-                (convolve(given, conv, norm, onto=beside), found + other),
+                (both(given, relu=True), found.relu()),
+                (both(given, onto=beside), found + other),
                 (upsample(beside, deconv), nnf.conv_transpose2d(other, *_of(deconv))),
             ]
         except (AttributeError, RuntimeError, TypeError):

@@ -44,10 +44,11 @@ def export_tface(checkpoint: str, out: str) -> int:
     from minusface.errors import MinusfaceError
     from minusface.files import check_writable
     from minusface.tface.weights import export_tface as run
+    from minusface.weights import resolve
 
     # Of another name it is somebody's photo or list, not a state dict of before.
     if Path(out).suffix.lower() not in (".pth", ".pt"):
         raise MinusfaceError(f"--out {out}: expected a .pth file")
     check_writable(Path(out))
-    print(f"{run(checkpoint, out)} tensors written to {out}")
+    print(f"{run(resolve(checkpoint), out)} tensors written to {out}")
     return 0
