@@ -45,11 +45,12 @@ def test_the_default_weights_are_made_by(path: Path) -> None:
     # Between the two halves of stage 2 its last layer is squeezed, before its end it is averaged
     # (runs/weights.sh).
     # The last checkpoints: the best are chosen on the people that the weights are tested on.
-    packed = {"runs/weights/stage2", "runs/weights/mixed", "runs/weights/mild"}
+    names = ("stage2", "mixed", "mild", "fresh")
+    packed = {f"runs/weights/{name}" for name in names}
     script = (ROOT / "runs" / "weights.sh").read_text()
     assert all(f"--out {folder}" in script for folder in packed)
     runs = re.findall(r"^train (\w+)|^for task in (.*?);", script, re.MULTILINE)
-    assert path.stem in " ".join(name for names in runs for name in names).split()
+    assert path.stem in " ".join(name for several in runs for name in several).split()
     made = {f"runs/default/{other.stem}/last" for other in DEFAULT} | packed
     begins = {config.start.generator, config.start.recognizer, config.distill.twin}
     assert begins <= made | {None}

@@ -46,6 +46,21 @@ def test_each_measure_is_the_greatest_of_attackers_of_equal_access() -> None:
     assert own.cells[at] == "0.500"
 
 
+def test_of_two_students_each_measure_is_the_greater() -> None:
+    """One may find people first who orders pairs worse."""
+    one = finding("linkage", "x", "a", **{"auc": 0.9, "accuracy": 0.8, "top-1": 0.2, SERVED: 0.6})
+    other = finding(
+        "linkage", "x", "b", **{"auc": 0.8, "accuracy": 0.85, "top-1": 0.3, SERVED: 0.7}
+    )
+    costs = [Cost("x", None, None, 1.0, 1.0)]
+    for found in ([one, other], [other, one]):
+        own = methods(Audit(found, costs, "", {}), "x")[0].cells
+        told = [
+            own[METHODS.index(name)] for name in ("linked, 1:1", "linked, top-1", "served alike")
+        ]
+        assert told == ["85.0\u00a0%", "30.0\u00a0%", "70.0\u00a0%"]
+
+
 def test_the_legend_tells_who_chose_by_contours() -> None:
     names = ["x", "x-8-bit", *(f"x-{kind}" for kind in TRIES)]
     costs = [Cost(name, None, None, 1.0, 1.0) for name in names]

@@ -142,6 +142,18 @@ def test_linkage_is_never_said_to_be_protected_from(
     assert found.text.endswith("Protected images are biometric data.")
 
 
+def test_of_two_students_each_number_is_the_greater() -> None:
+    plain, own = replace(linked("unprotected", 0.98), variant=""), linked("x", 0.8)
+    measures = {"auc": 0.7, "accuracy": 0.9, "top-1": 0.2}
+    other = replace(own, measures=measures, extra={**own.extra, "photos": 5})
+    for found in ([own, other], [other, own]):
+        (one,) = verdict([plain, *found], "x")
+        assert "a student of 9 queried photos" in one.text
+        assert (
+            "90 % of pairs right (chance 50 %), the right one of 4 people first in 20 %" in one.text
+        )
+
+
 def test_students_that_began_from_nothing_are_told_of() -> None:
     plain, own = replace(linked("unprotected", 0.98), variant=""), linked("x", 0.65)
     cold, warm = (replace(own, extra={**own.extra, "start": how}) for how in ("cold", "warm"))

@@ -153,7 +153,10 @@ test("the camera asked for twice films once", async () => {
     streams.push(stream);
     return stream;
   };
-  Object.defineProperty(globalThis, "navigator", { value: { mediaDevices: { getUserMedia } } });
+  Object.defineProperty(globalThis, "navigator", {
+    value: { mediaDevices: { getUserMedia } },
+    configurable: true,
+  });
   for (let turn = 0; turn < 2; turn++) {
     at("camera").heard.click();
     await settled();
@@ -163,4 +166,22 @@ test("the camera asked for twice films once", async () => {
   at("snap").heard.click();
   await settled();
   assert.deepEqual(streams.map((stream) => stream.live), [false, false]);
+});
+
+test("a picture chosen in the place of the camera's ends the film", async () => {
+  const stream = { live: true, getTracks: () => [{ stop() { stream.live = false; } }] };
+  const getUserMedia = async () => stream;
+  Object.defineProperty(globalThis, "navigator", {
+    value: { mediaDevices: { getUserMedia } },
+    configurable: true,
+  });
+  at("camera").heard.click();
+  await settled();
+  assert.equal(at("snap").hidden, false);
+  opening = [];
+  choose("instead");
+  opening[0].resolve(picture(30));
+  await settled();
+  assert.equal(stream.live, false);
+  assert.equal(at("video").hidden && at("snap").hidden, true);
 });

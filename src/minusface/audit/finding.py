@@ -116,12 +116,6 @@ def kept(path: Path) -> list[Finding] | None:
         return None
 
 
-def best_of(findings: list[Finding], measure: str) -> Finding | None:
-    """The finding in which an attacker got most, where greater means more."""
-    told = [f for f in findings if f.measures.get(measure) is not None and not f.control]
-    return max(told, key=lambda f: f.measures[measure] or 0.0) if told else None
-
-
 def equal_recoveries(findings: list[Finding], target: str) -> list[Finding]:
     """Recoveries by attackers that see images and may query, no more: without a filter, and through each."""
     equal = [find(findings, "recovery", target, variant) for variant in ("", *FILTERED)]
@@ -140,6 +134,12 @@ def strongest_recovery(
     return max(told or there, key=lambda f: f.measures.get(measure) or 0.0, default=None)
 
 
+def strongest_link(findings: list[Finding], target: str, measure: str = "auc") -> Finding | None:
+    """The linkage that got most by a measure: one student may find people first, another order pairs."""
+    there = [one for one in findings if (one.attack, one.target) == ("linkage", target)]
+    return max(there, key=lambda f: f.measures.get(measure) or 0.0, default=None)
+
+
 def find(findings: list[Finding], attack: str, target: str, variant: str = "") -> Finding | None:
     """One finding."""
     for one in findings:
@@ -151,10 +151,10 @@ def find(findings: list[Finding], attack: str, target: str, variant: str = "") -
 __all__ = [
     "Finding",
     "Measures",
-    "best_of",
     "equal_recoveries",
     "find",
     "keep",
     "kept",
+    "strongest_link",
     "strongest_recovery",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from minusface.audit.finding import Finding, find, strongest_recovery
+from minusface.audit.finding import Finding, find, strongest_link, strongest_recovery
 from minusface.audit.linkage import SERVED
 from minusface.audit.plan import Audit
 from minusface.audit.statement import TRIES
@@ -33,7 +33,7 @@ LEGEND = (
     "told right, both sides protected, by a recogniser trained on each method in the same way and for this "
     "audit's budget, so that methods compare; the service's own was trained longer. Unmixed: contours behind "
     "a filter that no shuffle changes. Recovered: each number is of the attacker of equal access that got "
-    "most by it, with a filter and without. Linked: by the one with the greatest AUC. – : not measured, or "
+    "most by it, with a filter and without; linked and served alike: of the student. – : not measured, or "
     "there is no such thing."
 )
 CHOSEN = " Contours of {}: of several images the client sent the one that shows least by this very measure."
@@ -54,21 +54,20 @@ def methods(audit: Audit, target: str) -> list[Method]:
     """Every protection, and the blind guess, with what METHODS names."""
     found = []
     for cost in audit.costs:
-        links = [f for f in audit.findings if f.attack == "linkage" and f.target == cost.target]
-        link = max(links, key=lambda f: f.measures["auc"] or 0.0) if links else None
-        attacked = _attacked(audit.findings, cost.target, link)
+        attacked = _attacked(audit.findings, cost.target)
         sent = [f"{cost.png_bytes:,.0f}", f"{cost.client_ms:.1f}"]
         cells = [value("accuracy", cost.accuracy), *attacked, *sent]
         found.append(Method(cost.target, cells, "own" if cost.target == target else ""))
-    guess = find(audit.findings, "linkage", "blind guess")
-    attacked = _attacked(audit.findings, "blind guess", guess)
+    attacked = _attacked(audit.findings, "blind guess")
     return [*found, Method("blind guess", [NONE, *attacked, NONE, NONE], "control")]
 
 
-def _attacked(findings: list[Finding], target: str, link: Finding | None) -> list[str]:
+def _attacked(findings: list[Finding], target: str) -> list[str]:
     seen = find(findings, "viewing", target)
+    alike = strongest_link(findings, target, SERVED)
     # What links photos themselves is the judge: trained for long, not as the others' recognisers were.
-    alike = None if link is not None and link.control == "must succeed" else link
+    if alike is not None and alike.control == "must succeed":
+        alike = None
     return [
         value_of(alike, SERVED),
         *(
@@ -79,7 +78,7 @@ def _attacked(findings: list[Finding], target: str, link: Finding | None) -> lis
             value_of(strongest_recovery(findings, target, name), name)
             for name in ("ssim", "psnr", "auc", "replay")
         ),
-        *(value_of(link, name) for name in ("accuracy", "top-1")),
+        *(value_of(strongest_link(findings, target, name), name) for name in ("accuracy", "top-1")),
     ]
 
 

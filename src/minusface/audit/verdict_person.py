@@ -33,8 +33,12 @@ def linkage(findings: list[Finding], target: str) -> list[Statement]:
         return []
     if plain is not None and plain.failed:
         return [Statement("unknown", f"Linkage: {plain.failed}.")]
-    best = max(found, key=lambda f: f.measures["auc"] or 0.0)
-    auc, accuracy, top = (best.measures[n] or 0.0 for n in ("auc", "accuracy", "top-1"))
+    # Each number is of the student that got most by it.
+    auc, accuracy, top = (
+        max(one.measures.get(name) or 0.0 for one in found) for name in ("auc", "accuracy", "top-1")
+    )
+    best = max(found, key=lambda one: one.measures["auc"] or 0.0)
+    photos = max(one.extra["photos"] for one in found)
     reference = 1.0 if plain is None else plain.measures["auc"] or 1.0
     gallery = best.extra.get("gallery", 0)
     kind = judged(part_of_the_way(auc, 0.5, reference))
@@ -48,7 +52,7 @@ def linkage(findings: list[Finding], target: str) -> list[Statement]:
     return [
         Statement(
             kind,
-            f"Identity is kept by design: a student of {best.extra['photos']} queried photos tells which "
+            f"Identity is kept by design: a student of {photos} queried photos tells which "
             f"plain photo shows the person of a protected image: {percent(accuracy)} of pairs right (chance "
             f"50 %), the right one of {gallery} people first in {percent(top)}.{lower} Protected "
             "images are biometric data.",

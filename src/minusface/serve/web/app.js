@@ -88,13 +88,19 @@ async function openFile() {
     throw new Error("This file is no picture that the browser can open.");
   }
   // Else another was chosen, or taken, while this one was being opened.
-  if (mine === turn) take(picture, picture.width, picture.height);
+  if (mine === turn) {
+    take(picture, picture.width, picture.height);
+    // A picture that is shown needs no other: nobody is to be filmed for nothing.
+    stopCamera();
+  }
   picture.close();
 }
 
 function stopCamera() {
-  for (const track of at("video").srcObject?.getTracks() ?? []) track.stop();
-  at("video").srcObject = null;
+  const video = at("video");
+  for (const track of video.srcObject?.getTracks() ?? []) track.stop();
+  video.srcObject = null;
+  video.hidden = at("snap").hidden = true;
 }
 
 async function startCamera() {
@@ -114,7 +120,6 @@ async function snap() {
   if (!video.videoWidth) throw new Error("The camera shows nothing yet. Try again in a moment.");
   take(video, video.videoWidth, video.videoHeight);
   stopCamera();
-  video.hidden = at("snap").hidden = true;
 }
 
 async function protectIt() {
