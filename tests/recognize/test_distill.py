@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from minusface.errors import MinusfaceError
-from minusface.recognize.distill import DistillLoss, OnnxTeacher, TeacherFile, load_teacher
+from minusface.recognize.distill import DistillLoss
+from minusface.recognize.teachers import OnnxTeacher, TeacherFile, load_teacher
 
 NAMES = ["Ann/Ann_0001.jpg", "Bob/Bob_0001.jpg", "Cy/Cy_0001.jpg"]
 PLAIN = np.array([[1.0, 5.0], [3.0, 5.0], [9.0, 9.0]], np.float16)

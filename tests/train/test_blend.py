@@ -17,7 +17,7 @@ from minusface.config import DistillConfig, HeadConfig, TrainConfig
 from minusface.config_file import useless
 from minusface.data import SyntheticFaces
 from minusface.errors import MinusfaceError
-from minusface.recognize.distill import TeacherFile
+from minusface.recognize.teachers import TeacherFile
 from minusface.share import Share
 from minusface.train.blend import KNOTS, LEAN, STEEPEST, blend
 from minusface.train.build import build_task

@@ -47,8 +47,8 @@ def migrate(
     from minusface.errors import MinusfaceError
     from minusface.evaluate import markdown_table
     from minusface.recognize import Recognizer
-    from minusface.recognize.distill import read_teacher
     from minusface.recognize.migrate import centre_of, from_teacher
+    from minusface.recognize.teachers import read_teacher
     from minusface.weights import resolve
 
     if out is None and pairs is None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from minusface.errors import MinusfaceError, choice_error
 from minusface.evaluate.embedding import PairEmbedder
-from minusface.recognize.distill import OnnxTeacher
+from minusface.recognize.teachers import OnnxTeacher
 
 # Bytes to what the model reads: pixel * scale + shift.
 RANGES = {"[-1,1]": (1 / 127.5, -1.0), "[0,1]": (1 / 255, 0.0), "[0,255]": (1.0, 0.0)}

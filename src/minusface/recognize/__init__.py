@@ -2,14 +2,7 @@
 
 from minusface.recognize.backbones import BACKBONES, build_backbone
 from minusface.recognize.cohort import Cohort
-from minusface.recognize.distill import (
-    DistillLoss,
-    DistillLosses,
-    OnnxTeacher,
-    Teacher,
-    TeacherFile,
-    load_teacher,
-)
+from minusface.recognize.distill import DistillLoss, DistillLosses
 from minusface.recognize.heads import (
     HEADS,
     AdaFace,
@@ -24,6 +17,7 @@ from minusface.recognize.iresnet import IResNet
 from minusface.recognize.mobilefacenet import MobileFaceNet, mobilefacenet
 from minusface.recognize.recognizer import Recognizer, RecognizerKind
 from minusface.recognize.standard import standardize
+from minusface.recognize.teachers import OnnxTeacher, Teacher, TeacherFile, load_teacher
 from minusface.recognize.unmix import Unmix
 from minusface.recognize.warm import warm_start
 

@@ -15,7 +15,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from minusface.errors import MinusfaceError
-from minusface.recognize.distill import Teacher, TeacherFile
+from minusface.recognize.teachers import Teacher, TeacherFile
 
 # Photos to compare with; of more, evenly spaced ones are taken.
 MOST = 1 << 16

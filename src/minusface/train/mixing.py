@@ -20,7 +20,7 @@ from torch import Tensor
 from minusface.data import FolderDataset
 from minusface.errors import MinusfaceError
 from minusface.files import check_writable, write_atomically
-from minusface.recognize.distill import Float64, read_teacher
+from minusface.recognize.teachers import Float64, read_teacher
 from minusface.train.augment import to_crops
 from minusface.train.mix import mixed
 from minusface.train.teach import BATCH, Network, descriptors, stacked, write_teacher

@@ -17,7 +17,7 @@ from torch import Tensor
 from minusface.data import FaceDataset
 from minusface.errors import MinusfaceError
 from minusface.files import write_atomically
-from minusface.recognize.distill import Float64, OnnxTeacher
+from minusface.recognize.teachers import Float64, OnnxTeacher
 from minusface.train.augment import to_crops
 from minusface.train.dlib_net import DlibNet
 
@@ -36,7 +36,7 @@ class OnnxNetwork:
     """An ONNX embedder as InsightFace's are: (B, 3, N, N) in [-1, 1], RGB, to (B, D).
 
     Raises:
-        MinusfaceError: see :class:`minusface.recognize.distill.OnnxTeacher`.
+        MinusfaceError: see :class:`minusface.recognize.teachers.OnnxTeacher`.
     """
 
     def __init__(self, path: Path | str) -> None:
