@@ -57,6 +57,7 @@ VERBS = {
     "audit": Verb("audit:audit", "what leaks anyway: attackers, controls, a report"),
     "enroll": Verb("client:enroll", "a person at a server, from photos", ("person", "photos")),
     "identify": Verb("client:identify", "who is it? asked of a server", ("photo",)),
+    "erase": Verb("client:erase", "a person at a server, for good", ("person",)),
     "serve": Verb("serve:serve", "the recognition service over HTTP", ("model",)),
     "keys": Verb("serve:keys", "API keys of a service: add, list, revoke", ("action",)),
     "index": Verb(

@@ -25,7 +25,7 @@ from minusface.faces.detector import Detector
 from minusface.faces.photos import read_photo
 from minusface.faces.quality import good_crop
 from minusface.pixels import UInt8
-from minusface.runtime import ClientModel, draw_order, to_bytes
+from minusface.runtime import ClientModel, ExportCard, draw_order, to_bytes
 
 TRIES = 5
 AGAIN = (408, 429, 502, 503, 504)
@@ -139,7 +139,7 @@ class Client:
     Args:
         server: its address; plain http only to this machine, unless ``insecure``.
         key: an API key; by default MINUSFACE_API_KEY.
-        shield: protects photos.
+        shield: protects photos; None for a client that only erases.
         insecure: allow plain http to other machines.
         timeout: seconds to wait for an answer.
         http: an httpx client in the place of one of its own.
@@ -152,7 +152,7 @@ class Client:
     def __init__(
         self,
         server: str,
-        shield: Shield,
+        shield: Shield | None,
         key: str | None = None,
         *,
         insecure: bool = False,
@@ -237,14 +237,16 @@ class Client:
 
     def _image(self, photo: Path | str | UInt8 | Sendable) -> str:
         """Protected and in base64, once the server is known to recognise this model's images."""
+        if self._shield is None:
+            raise MinusfaceError("this client has no Shield: it can erase, and send nothing")
         sendable = photo if isinstance(photo, Sendable) else self._shield.protect(photo)
-        self._agree()
+        self._agree(self._shield.card)
         return base64.b64encode(sendable.png).decode()
 
-    def _agree(self) -> None:
+    def _agree(self, card: ExportCard) -> None:
         if self._agreed:
             return
-        theirs, card = self._ask("GET", "/v1/model"), self._shield.card
+        theirs = self._ask("GET", "/v1/model")
         ours = {"size": card.size, "n_duplicate": card.n_duplicate, "model": card.fingerprint}
         for name, value in ours.items():
             if theirs.get(name) != value:

@@ -137,6 +137,21 @@ def test_a_copy_of_a_running_service_brings_nobody_back(tmp_path: Path) -> None:
         index.close()
 
 
+def test_a_copy_of_a_service_with_a_database(tmp_path: Path) -> None:
+    """Its gallery lies elsewhere; hashes of keys and what was erased are here."""
+    data = tmp_path / "data"
+    data.mkdir()
+    script = [sys.executable, str(DEPLOY / "backup.py"), str(data)]
+    # Nothing at all is no service's folder.
+    wrong = subprocess.run([*script, str(tmp_path / "none")], capture_output=True, text=True)
+    assert (wrong.returncode, wrong.stderr[:7]) == (1, "backup:")
+    (data / "keys.json").write_text("{}")
+    (data / "erased.log").write_text("x\n")
+    done = subprocess.run([*script, str(tmp_path / "copy")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("copied: erased.log, keys.json\nno gallery lies here")
+
+
 def pip_lines(name: str) -> list[str]:
     """What follows ``pip install`` in a page, comments aside."""
     text = (ROOT / "docs" / name).read_text()

@@ -92,6 +92,13 @@ def test_master_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_master(file) == master
     monkeypatch.setenv("MINUSFACE_MASTER_KEY", master.hex())
     assert load_master(None) == master
+    other = tmp_path / "other"
+    other.write_text("0" * 64)
+    other.chmod(0o600)
+    # As the service reads them: a file before the key itself.
+    monkeypatch.setenv("MINUSFACE_MASTER_KEY_FILE", str(other))
+    assert (load_master(None), load_master(file)) == (bytes(32), master)
+    monkeypatch.delenv("MINUSFACE_MASTER_KEY_FILE")
     monkeypatch.delenv("MINUSFACE_MASTER_KEY")
     with pytest.raises(MinusfaceError, match="no master key"):
         load_master(None)

@@ -34,7 +34,8 @@ def test_a_life(start, protected) -> None:  # type: ignore[no-untyped-def]
     assert right["score"] == pytest.approx(1, abs=1e-4)
     assert (right["threshold"], right["fmr"]) == (0.9, "fmr_1e-2")
     loose = {"person": "p1", "image": images[1], "fmr": "fmr_1e-1"}
-    assert run.ask("POST", "/v1/verify", loose).json()["threshold"] == 0.5
+    for rate in ("fmr_1e-1", "1e-1", "0.1"):
+        assert run.ask("POST", "/v1/verify", loose | {"fmr": rate}).json()["threshold"] == 0.5
     found = run.ask("POST", "/v1/identify", {"image": images[2]}).json()
     assert found["matches"][0]["person"] == "p2"
     page = run.ask("GET", "/v1/people?limit=2").json()

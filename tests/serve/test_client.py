@@ -445,6 +445,11 @@ def test_the_commands(
         assert main(["enroll", "Ann", str(tmp_path / "none.jpg"), *at]) == 2
         assert main(["identify", image]) == 2
         capsys.readouterr()
+        # Needs no model: nothing of a photo is sent.
+        assert main(["erase", "Ann", *at[:2]]) == 0
+        assert capsys.readouterr().out == "Ann: 2 erased\n"
+        assert main(["erase", "Ann", *at[:2]]) == 2
+        assert "nobody of this name" in capsys.readouterr().err
         for wrong, said in (
             (["verify", "Ann\udcff", image, *at], "person 'Ann\\udcff': not UTF-8"),
             (

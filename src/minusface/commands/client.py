@@ -1,4 +1,4 @@
-"""``minusface enroll``, ``verify`` and ``identify``, at a server."""
+"""``minusface enroll``, ``verify``, ``identify`` and ``erase``, at a server."""
 
 from __future__ import annotations
 
@@ -94,14 +94,38 @@ def identify(
     return 0 if found.matches else DIFFERENT
 
 
+def erase(person: str, server: str | None = None, insecure: bool = False) -> int:
+    """Erase everything of a person at a server: names and templates, for good.
+
+    The API key, of scope admin, is read from MINUSFACE_API_KEY.
+
+    Args:
+        person: the name enrolled under.
+        server: its address; by default MINUSFACE_SERVER.
+        insecure: allow http without TLS to another machine.
+    """
+    from minusface.client import Client
+
+    count = Client(_server(server), None, insecure=insecure).erase(person)
+    print(f"{person}: {count} erased")
+    return 0
+
+
 def _client(server: str | None, model: str | None, insecure: bool) -> Client:
     from minusface.client import Client, Shield
     from minusface.errors import MinusfaceError
 
-    server = server or os.environ.get("MINUSFACE_SERVER")
+    address = _server(server)
     model = model or os.environ.get("MINUSFACE_CLIENT_MODEL")
-    if not server:
-        raise MinusfaceError("no server: give --server URL, or set MINUSFACE_SERVER")
     if not model:
         raise MinusfaceError("no model: give --model EXPORT, or set MINUSFACE_CLIENT_MODEL")
-    return Client(server, Shield(model), insecure=insecure)
+    return Client(address, Shield(model), insecure=insecure)
+
+
+def _server(server: str | None) -> str:
+    from minusface.errors import MinusfaceError
+
+    server = server or os.environ.get("MINUSFACE_SERVER")
+    if not server:
+        raise MinusfaceError("no server: give --server URL, or set MINUSFACE_SERVER")
+    return server

@@ -37,7 +37,8 @@ def index(
         collection: the tenant; stats and move take all by default.
         out: for export: an .npz to write.
         model: for import into a new index: the folder of minusface export whose templates these are.
-        master_key: a file of the master key; by default MINUSFACE_MASTER_KEY.
+        master_key: a file of the master key; by default MINUSFACE_MASTER_KEY_FILE, or the key itself in
+            MINUSFACE_MASTER_KEY.
         to_master_key: of the receiving index; by default the same.
         json: print the outcome as JSON.
     """

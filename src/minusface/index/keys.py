@@ -60,16 +60,17 @@ def parse_master(text: str, where: str) -> bytes:
 
 
 def load_master(file: Path | str | None) -> bytes:
-    """The master key of a file, or else of the environment's MINUSFACE_MASTER_KEY.
+    """The master key of a file, or else of the environment: MINUSFACE_MASTER_KEY_FILE, MINUSFACE_MASTER_KEY.
 
     Raises:
         MinusfaceError: neither is there, the file is readable by others, or holds no key.
     """
+    file = file or os.environ.get(f"{ENVIRONMENT}_FILE") or None
     if file is None:
         text = os.environ.get(ENVIRONMENT)
         if not text:
             raise MinusfaceError(
-                f"no master key: name its file, or set {ENVIRONMENT} "
+                f"no master key: name its file, or set {ENVIRONMENT}_FILE or {ENVIRONMENT} "
                 "(make one with: minusface serve --new-master-key FILE)"
             )
         return parse_master(text, ENVIRONMENT)

@@ -22,7 +22,7 @@ Fmr = Annotated[
     str | None,
     Field(
         max_length=40,
-        description="Name of a false match rate of the model's card, such as fmr_1e-3",
+        description="A false match rate of the model's card: fmr_1e-3, 1e-3 or 0.001",
     ),
 ]
 

@@ -22,7 +22,7 @@ from minusface.index import (
 )
 from minusface.index.base import check_name
 from minusface.index.places import ERASED, Made, open_index, parts
-from minusface.runtime import RecognizerModel, from_bytes
+from minusface.runtime import RecognizerModel, from_bytes, rate_name
 from minusface.serve.batching import Batcher, BusyError
 from minusface.serve.cursor import Cursors
 from minusface.serve.images import ImageError, decode_image
@@ -191,12 +191,12 @@ class Service:
             raise BusyError("the images were not embedded in time") from error
 
     def threshold(self, fmr: str | None) -> tuple[str, float]:
-        """A threshold by the name of its false match rate.
+        """A threshold by the name of its false match rate (fmr_1e-2), or the rate (1e-2, 0.01).
 
         Raises:
             MinusfaceError: the model's card does not tell it.
         """
-        name = fmr or self.fmr
+        name = rate_name(fmr) or self.fmr
         if name not in self.thresholds:
             raise choice_error("false match rate", name, self.thresholds)
         return name, self.thresholds[name]
