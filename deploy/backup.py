@@ -2,8 +2,8 @@
 
 Into a new folder COPY: the database in one consistent state, the API keys' hashes, and ``erased.log``, which
 keeps erased people erased when the copy is put back (docs/deploy.md). Of a service whose gallery lies in
-PostgreSQL or Qdrant the hashes and ``erased.log`` alone: that one has its own tools. Left out: the master key,
-which belongs elsewhere, and the audit log. Needs nothing but Python.
+PostgreSQL or Qdrant the hashes and ``erased.log`` alone: that one has its own tools. Left out: the master
+key, which belongs elsewhere, and the audit log. Needs nothing but Python.
 """
 
 from __future__ import annotations
