@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import tracemalloc
 
 import cv2
@@ -36,3 +38,25 @@ def test_a_large_photo_shrunk_before_its_margin(monkeypatch: pytest.MonkeyPatch)
     assert not np.array_equal(shrunk.landmarks, whole.landmarks)
     np.testing.assert_allclose(shrunk.landmarks, whole.landmarks, atol=8)
     np.testing.assert_allclose(shrunk.box, whole.box, atol=20)
+
+
+def test_threads_do_not_mix_photos_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The networks keep a photo until they are run: one thread at a time."""
+    found = detector.MTCNNDetector()
+    inside, most = [], []
+
+    def look(image: np.ndarray) -> list[detector.Face]:
+        inside.append(image)
+        most.append(len(inside))
+        time.sleep(0.01)
+        inside.pop()
+        return []
+
+    monkeypatch.setattr(found, "_found", look)
+    blank = np.zeros((60, 60, 3), np.uint8)
+    threads = [threading.Thread(target=found.detect, args=(blank,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1, 1]

@@ -12,6 +12,7 @@ import pytest
 
 from minusface.errors import MinusfaceError
 from minusface.faces import list_photos, read_photo
+from minusface.faces.sizes import stated_sizes
 
 RED_LEFT = np.zeros((40, 60, 3), np.uint8)
 RED_LEFT[:, :30, 0] = 255  # RGB
@@ -130,6 +131,44 @@ def test_other_refusals(tmp_path: Path) -> None:
     bomb[16:24] = struct.pack(">II", 60000, 60000)
     (tmp_path / "bomb.png").write_bytes(bomb)
     assert "100 megapixels" in refused(tmp_path / "bomb.png")
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".webp", "lossless.webp", ".bmp", ".tif"])
+def test_sizes_are_stated_by_headers(tmp_path: Path, ending: str) -> None:
+    """What a decoder makes of a file is what its header says, whichever writer it is from."""
+    quality = [cv2.IMWRITE_WEBP_QUALITY, 80] if ending == ".webp" else []
+    path = tmp_path / f"a{ending}"
+    assert cv2.imwrite(str(path), RED_LEFT, quality)
+    data = path.read_bytes()
+    assert list(stated_sizes(data)) == [(60, 40)]
+    # Cut short anywhere, a header says the same, or nothing.
+    for end in range(len(data)):
+        assert list(stated_sizes(data[:end])) in ([(60, 40)], [])
+
+
+def test_headers_of_other_writers() -> None:
+    vp8x = b"RIFF" + bytes(4) + b"WEBPVP8X" + bytes(8) + (59).to_bytes(3, "little")
+    assert list(stated_sizes(vp8x + (39).to_bytes(3, "little"))) == [(60, 40)]
+    old = b"BM" + bytes(12) + struct.pack("<IHH", 12, 60, 40)
+    upside = b"BM" + bytes(12) + struct.pack("<Iii", 40, 60, -40)
+    assert [*stated_sizes(old), *stated_sizes(upside)] == [(60, 40)] * 2
+    entries = struct.pack(">HHHIHHHHIIH", 2, 256, 3, 1, 60, 0, 257, 4, 1, 40, 0)
+    assert list(stated_sizes(b"MM\0*" + struct.pack(">I", 8) + entries)) == [(60, 40)]
+    assert list(stated_sizes(b"hello")) == []
+
+
+def test_huge_ones_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
+    huge = b"BM" + bytes(12) + struct.pack("<Iii", 40, 30000, -20000)
+    (tmp_path / "bomb.bmp").write_bytes(huge)
+    with pytest.raises(MinusfaceError, match="30000x20000 pixels, expected at most 100 megapixels"):
+        read_photo(tmp_path / "bomb.bmp")
+
+
+def test_filling_before_a_marker_is_no_damage(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jpg", RED_LEFT)
+    data = path.read_bytes()
+    path.write_bytes(data[:2] + b"\xff\xff" + data[2:])
+    assert read_photo(path).shape == (40, 60, 3)
 
 
 def test_linked_folders_are_searched_and_loops_end(tmp_path: Path) -> None:

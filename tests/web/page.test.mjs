@@ -48,15 +48,19 @@ function later() {
 let opening = [];
 globalThis.createImageBitmap = () => (opening.push(later()), opening.at(-1).promise);
 const asked = [];
+const usual = { same: true, score: 1, threshold: 0.5, templates: ["a"], matches: [] };
+let answers = [];
 globalThis.fetch = async (path, how) => {
   asked.push([path, how]);
-  return { ok: true, json: async () => ({ same: true, score: 1, threshold: 0.5 }) };
+  const [status, body] = answers.shift() ?? [200, usual];
+  if (!status) throw new TypeError("Failed to fetch");
+  return { ok: status === 200, status, json: async () => (body === null ? JSON.parse("<") : body) };
 };
 const settled = () => new Promise((resolve) => setTimeout(resolve, 5));
 
 let work = [];
 globalThis.loadShield = async () => ({
-  card: { size: SIZE, copies: 1 },
+  card: { size: SIZE, copies: 1, model: "m1" },
   protect: () => (work.push(later()), work.at(-1).promise),
 });
 const standIn = "data:text/javascript,export const loadShield = () => globalThis.loadShield();";
@@ -75,6 +79,7 @@ const made = (byte) => ({ pixels: new Uint8Array(SIZE * SIZE * 3), png: Uint8Arr
 beforeEach(() => {
   opening = [];
   work = [];
+  answers = [];
   asked.length = 0;
   at("key").value = "mf_1_2";
   at("person").value = "Ann";
@@ -136,6 +141,73 @@ test("what is shown is sent", async () => {
   assert.match(keys[0][1], /^[0-9a-f]{32}$/);
 });
 
+async function protectOne(byte) {
+  await open(40);
+  at("protect").heard.click();
+  await settled();
+  work.at(-1).resolve(made(byte));
+  await settled();
+}
+
+async function enrollOnce() {
+  at("enroll").heard.click();
+  await settled();
+  return asked.at(-1)[1].headers["idempotency-key"];
+}
+
+test("an enrolment whose answer was lost is asked for again, not twice", async () => {
+  await protectOne(9);
+  answers = [[0], [503, { error: "storage", message: "It may have been done." }], [200, null]];
+  const first = await enrollOnce();
+  assert.match(at("said").textContent, /does not answer/);
+  assert.equal(await enrollOnce(), first);
+  assert.match(at("said").textContent, /may have been done/);
+  assert.equal(await enrollOnce(), first);
+  assert.match(at("said").textContent, /no minusface service/);
+  assert.equal(await enrollOnce(), first);
+  assert.match(at("said").textContent, /Ann is enrolled/);
+  const next = await enrollOnce();
+  assert.notEqual(next, first);
+  // Refused, nothing was done; another name, or another picture, is another enrolment.
+  answers = [[0], [409, { error: "erased", message: "Erased." }]];
+  const lost = await enrollOnce();
+  assert.equal(await enrollOnce(), lost);
+  answers = [[0], [0], [0]];
+  const renewed = await enrollOnce();
+  assert.notEqual(renewed, lost);
+  at("person").value = "Bob";
+  const other = await enrollOnce();
+  assert.notEqual(other, renewed);
+  await protectOne(9);
+  assert.notEqual(await enrollOnce(), other);
+});
+
+test("what is no answer of the service is told in words", async () => {
+  await protectOne(3);
+  const submit = (submitter) => at("form").heard.submit({ preventDefault() {}, submitter });
+  for (const value of ["verify", "identify"]) {
+    for (const said of [null, {}, [], "x"]) {
+      answers = [[200, said]];
+      submit({ value });
+      await settled();
+      assert.match(at("said").textContent, /no minusface service/);
+    }
+    assert.equal(JSON.parse(asked.at(-1)[1].body).model, "m1");
+  }
+  answers = [[409, { error: "other_model", message: "Another." }]];
+  submit({ value: "verify" });
+  await settled();
+  assert.match(at("said").textContent, /Load the page again/);
+});
+
+test("a tall photo's square follows the pointer", async () => {
+  await open(100);
+  Object.assign(at("photo"), { clientWidth: 100, clientHeight: 25 });
+  const before = Number(at("y").value);
+  at("photo").heard.pointermove({ buttons: 1, movementX: 0, movementY: 2 });
+  assert.equal(Number(at("y").value) - before, 8);
+});
+
 test("of two pictures the one that was chosen last is shown", async () => {
   choose("slow");
   choose("fast");
@@ -166,6 +238,21 @@ test("the camera asked for twice films once", async () => {
   at("snap").heard.click();
   await settled();
   assert.deepEqual(streams.map((stream) => stream.live), [false, false]);
+});
+
+test("a camera that is allowed too late is not left on", async () => {
+  const allowed = later();
+  Object.defineProperty(globalThis, "navigator", {
+    value: { mediaDevices: { getUserMedia: () => allowed.promise } },
+    configurable: true,
+  });
+  at("camera").heard.click();
+  await open(30);
+  const stream = { live: true, getTracks: () => [{ stop() { stream.live = false; } }] };
+  allowed.resolve(stream);
+  await settled();
+  assert.equal(stream.live, false);
+  assert.equal(at("video").srcObject, null);
 });
 
 test("a picture chosen in the place of the camera's ends the film", async () => {

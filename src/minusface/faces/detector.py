@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 import types
 import warnings
 from collections.abc import Sequence
@@ -104,6 +105,8 @@ class MTCNNDetector:
             raise MinusfaceError(f"thresholds: {thresholds}, expected three numbers in [0, 1]")
         self.min_face, self.fallback_face, self.max_side = min_face, fallback_face, max_side
         self._networks = _load_networks(min_face, thresholds)
+        # The networks keep what they are given until they are run; OpenCV lets other threads in meanwhile.
+        self._alone = threading.Lock()
 
     def detect(self, image: UInt8) -> list[Face]:
         """The faces in an RGB photo (H, W, 3) uint8, by falling confidence.
@@ -115,13 +118,17 @@ class MTCNNDetector:
             raise MinusfaceError(
                 f"photo: {image.dtype} {image.shape}, expected uint8 (H, W, 3), RGB"
             )
+        with self._alone:
+            return sorted(self._found(image), key=lambda face: -face.score)
+
+    def _found(self, image: UInt8) -> list[Face]:
         scale = min(1.0, self.max_side / max(image.shape[:2]))
         faces = self._look(_resize(image, scale), self.min_face, 1 / scale)
         if not faces and self.fallback_face:
             faces = self._look(_resize(image, scale), self.fallback_face, 1 / scale)
         if not faces and self.fallback_face:
             faces = self._look_wide(image)
-        return sorted(faces, key=lambda face: -face.score)
+        return faces
 
     def _look_wide(self, image: UInt8) -> list[Face]:
         """With a margin, at 250 pixels or so: the networks expect surroundings and some size."""

@@ -21,7 +21,8 @@ import numpy as np
 
 from minusface.errors import MinusfaceError
 from minusface.faces.align import align_photo, is_crop
-from minusface.faces.photos import MIN_SIDE, jpeg_size, list_photos, read_photo
+from minusface.faces.photos import MIN_SIDE, list_photos, read_photo
+from minusface.faces.sizes import jpeg_size
 from minusface.files import write_atomically
 from minusface.pixels import UInt8
 

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from minusface.errors import MinusfaceError
+from minusface.faces.sizes import is_webp, jpeg_segments, stated_sizes
 from minusface.pixels import UInt8
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -51,7 +52,7 @@ def decode_photo(data: bytes, where: str) -> UInt8:
     image = None
     if _is_whole(data):
         # With their transparency, they come as they are stored: neither upright nor in three colours.
-        stored = data.startswith(b"\x89PNG") or _is_webp(data)
+        stored = data.startswith(b"\x89PNG") or is_webp(data)
         flags = cv2.IMREAD_UNCHANGED if stored else cv2.IMREAD_COLOR
         try:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -108,16 +109,6 @@ def _images_in(folder: Path, above: frozenset[str]) -> Iterator[Path]:
             yield path
 
 
-def jpeg_size(path: Path) -> tuple[int, int] | None:
-    """Width and height of a JPEG by its first 64 KiB; None where they do not tell."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(1 << 16)
-    except OSError as error:
-        raise MinusfaceError(f"{path}: cannot read ({error.strerror or error})") from error
-    return next(_jpeg_sizes(data), None)
-
-
 def _check_pixels(width: int, height: int, where: str) -> None:
     if width * height > MAX_PIXELS:
         raise MinusfaceError(
@@ -127,34 +118,8 @@ def _check_pixels(width: int, height: int, where: str) -> None:
 
 def _check_header(data: bytes, where: str) -> None:
     """Refuse huge images by what their headers say, before memory is asked for them."""
-    if data.startswith(b"\x89PNG") and len(data) >= 24:
-        width, height = struct.unpack(">II", data[16:24])
+    for width, height in stated_sizes(data):
         _check_pixels(width, height, where)
-    for width, height in _jpeg_sizes(data):
-        _check_pixels(width, height, where)
-
-
-def _jpeg_sizes(data: bytes) -> Iterator[tuple[int, int]]:
-    """(width, height) as a JPEG's frame says, before its first scan."""
-    for marker, position in _jpeg_segments(data):
-        if (
-            0xC0 <= marker <= 0xCF
-            and marker not in (0xC4, 0xC8, 0xCC)
-            and position + 9 <= len(data)
-        ):
-            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
-            yield width, height
-
-
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Marker and position of a JPEG's segments up to its first scan; thumbnails inside are skipped."""
-    position = 2 if data.startswith(b"\xff\xd8") else len(data)
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        yield marker, position
-        if marker == 0xDA:
-            return
-        position += 2 + int.from_bytes(data[position + 2 : position + 4])
 
 
 def _is_whole(data: bytes) -> bool:
@@ -163,20 +128,16 @@ def _is_whole(data: bytes) -> bool:
     What follows the end (phones append short films) is no concern.
     """
     if data.startswith(b"\xff\xd8"):
-        scans = [position for marker, position in _jpeg_segments(data) if marker == 0xDA]
+        scans = [position for marker, position in jpeg_segments(data) if marker == 0xDA]
         return bool(scans) and data.find(b"\xff\xd9", scans[0]) >= 0
     if data.startswith(b"\x89PNG"):
         return b"IEND" in data
     return True
 
 
-def _is_webp(data: bytes) -> bool:
-    return data.startswith(b"RIFF") and data[8:12] == b"WEBP"
-
-
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Name and content of a PNG's or WebP's chunks."""
-    webp = _is_webp(data)
+    webp = is_webp(data)
     position = 12 if webp else 8
     while position + 8 <= len(data):
         head = data[position : position + 8]

@@ -110,7 +110,14 @@ async function startCamera() {
   const video = at("video");
   // Asked again it would run on unseen, beside the new one.
   stopCamera();
-  video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
+  const mine = turn;
+  const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
+  if (mine !== turn) {
+    // A file was chosen while the browser asked whether it may.
+    for (const track of stream.getTracks()) track.stop();
+    return;
+  }
+  video.srcObject = stream;
   video.hidden = at("snap").hidden = false;
   await video.play();
 }
@@ -148,13 +155,15 @@ async function send(how) {
   if (!key) throw new Error("Type an API key first; whoever runs the server gives you one.");
   if (!person && how !== "identify") throw new Error("Type a name first.");
   say("Asking the server.");
-  say(await server[how](key, person, ready));
+  say(await server[how](key, person, ready, shield.card.model));
 }
 
 /** Dragging moves the square; the sliders do the same from the keyboard. */
 function drag(event) {
   if (!event.buttons || !photo) return;
-  const scale = photo.width / at("photo").clientWidth;
+  // A tall photo is fitted into its canvas by its height.
+  const canvas = at("photo");
+  const scale = Math.max(photo.width / canvas.clientWidth, photo.height / canvas.clientHeight);
   frame.x = Math.min(photo.width, Math.max(0, frame.x + event.movementX * scale));
   frame.y = Math.min(photo.height, Math.max(0, frame.y + event.movementY * scale));
   redraw();
