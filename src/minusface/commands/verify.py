@@ -75,10 +75,11 @@ def _verify_here(
     from minusface.errors import MinusfaceError
     from minusface.evaluate.calibration import from_card
     from minusface.evaluate.groups import worst_group
+    from minusface.runtime import CLIENT_TRIES
     from minusface.types import verify as decide
     from minusface.weights import resolve
 
-    path = resolve(checkpoint)
+    path, tries = resolve(checkpoint), CLIENT_TRIES
     point = worst = None
     if threshold is None:
         metrics = load_card(path).metrics
@@ -90,7 +91,8 @@ def _verify_here(
         point = points[fmr]
         worst = worst_group(metrics, fmr, str(path))
         threshold = point.threshold
-    templates = _templates(path, photos)
+        tries = int(metrics.get("calibrated_tries", 1))
+    templates = _templates(path, photos, tries)
     match = decide(templates[0], templates[1], threshold)[0]
     if json:
         said = {"score": match.score, "threshold": threshold, "same": match.same}
@@ -114,13 +116,15 @@ def _verify_here(
 RATES = ("fmr", "fmr_low", "fmr_high", "fmr_p95", "fnmr")
 
 
-def _templates(path: Path, photos: list[str]) -> list[Template]:
-    """The template of each photo, of a protected image where the checkpoint recognises these."""
+def _templates(path: Path, photos: list[str], tries: int) -> list[Template]:
+    """The template of each photo, of a protected image where the checkpoint recognises these.
+
+    Made of as many permutations as those that the threshold was measured on: its rates are of such images.
+    """
     from minusface import FaceCrop, Protector, Recognizer
     from minusface.checkpoint import load_card
     from minusface.errors import MinusfaceError
     from minusface.memory import keep_freed_memory
-    from minusface.runtime import CLIENT_TRIES
     from minusface.types import ProtectedImage
 
     keep_freed_memory()
@@ -132,7 +136,7 @@ def _templates(path: Path, photos: list[str]) -> list[Template]:
     if task == "plain":
         return [recognizer.embed(FaceCrop.from_uint8([crop])) for crop in crops]
     protector = Protector.load(path)
-    made = [protector.protect(FaceCrop.from_uint8([crop]), tries=CLIENT_TRIES) for crop in crops]
+    made = [protector.protect(FaceCrop.from_uint8([crop]), tries=tries) for crop in crops]
     # In 8 bits, as a server would get them.
     return [recognizer.embed(ProtectedImage.from_uint8(one.to_uint8())) for one in made]
 

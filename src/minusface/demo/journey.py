@@ -33,6 +33,8 @@ from minusface.recognize import Recognizer
 from minusface.types import ProtectedImage
 
 PREVIOUS, PICTURES, RESULTS, REPORT = "previous", "pictures", "results.json", "report.html"
+# By which a later demo knows that the folder's trainings and report are a demo's.
+MARK = ".demo"
 # Of the evaluation's time.
 PLAIN_PART = 0.12
 LOOK, WRITE = "evaluating", "writing the report"
@@ -68,6 +70,7 @@ def run(options: Options, console: Console, budget: Budget | None = None) -> Fin
     for line in (f"photo: {portrait.words}", f"faces: {faces}"):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     make_room(out)
+    write_atomically(out / MARK, b"")
     write_lists(source)
     with Trail(phases(source, budget, packaged), console) as trail:
         trained = []
@@ -132,7 +135,11 @@ def check(options: Options, budget: Budget) -> None:
     out = Path(options.out)
     if out.exists() and not out.is_dir():
         raise MinusfaceError(f"{out}: is a file, expected a folder to write the demo to")
-    # They are moved, and go with the run after the next.
+    # What is there is moved, and goes with the run after the next.
+    if not any((out / name).exists() for name in (MARK, RESULTS)):
+        other = next((out / name for name in (*STAGES, REPORT) if (out / name).exists()), None)
+        if other is not None:
+            raise MinusfaceError(f"{other}: is no demo's, expected an --out without it")
     for folder in (out / PICTURES, out / PREVIOUS / PICTURES):
         other = next((file for file in sorted(folder.glob("*")) if not _is_picture(file)), None)
         if other is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -99,15 +100,38 @@ def _binary(path: Path, size: int, group: str | None = None) -> Benchmark:
 
 def _cfp(folder: Path, protocol: str, size: int) -> Benchmark:
     from minusface.evaluate.suites.cfp import cfp_reader, read_cfp
-    from minusface.faces import align_photo, read_photo
+    from minusface.faces import NoFaceError, align_photo, read_photo
+
+    missed = False
 
     def align(path: Path) -> UInt8:
-        return align_photo(read_photo(path), size=size)[0].crop
+        nonlocal missed
+        photo = read_photo(path)
+        try:
+            return align_photo(photo, size=size)[0].crop
+        except NoFaceError as error:
+            # Profiles are hard to find; a pair less would be another benchmark.
+            if not missed:
+                line = f"{path}: {error}; its middle is taken, and so of every such photo"
+                print(f"minusface: warning: {line}", file=sys.stderr)
+            missed = True
+            return middle(photo, size)
 
     pairs = read_cfp(folder, protocol)
     sha = files_fingerprint(folder, pairs.keys)
     read = cfp_reader(folder, size, align, read_photo)
     return Benchmark(f"cfp_{protocol.lower()}", pairs, read, sha)
+
+
+def middle(photo: UInt8, size: int) -> UInt8:
+    """The largest square in the middle of a photo (H, W, 3), as (size, size, 3)."""
+    import cv2
+
+    side = min(photo.shape[:2])
+    top, left = ((length - side) // 2 for length in photo.shape[:2])
+    square = photo[top : top + side, left : left + side]
+    how = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(square, (size, size), interpolation=how), np.uint8)
 
 
 def with_impostors(pairs: PairList) -> PairList:

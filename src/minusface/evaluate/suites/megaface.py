@@ -36,7 +36,7 @@ def measure_megaface(
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> RatesResult:
-    """Identification rates at 10, 100, ... distractors, up to a million or all there are.
+    """Identification rates at 10, 100, ... distractors, up to a million or all there are, drawn once for all.
 
     Args:
         model: under test.
@@ -55,6 +55,9 @@ def measure_megaface(
     people = [key.split("/")[1] for key in probes]
     if len(set(people)) == len(people):
         raise MinusfaceError(f"{root}: {len(people)} probes, no two of one person")
+    # Neighbours in a folder are of one album: the first ten, or thousand, are to be a crowd.
+    order = np.random.default_rng(0).permutation(len(strangers))
+    strangers = [strangers[at] for at in order]
     keys = [*probes, *strangers]
     sha = files_fingerprint(root, keys)
     rows_rnd = embed_images(
