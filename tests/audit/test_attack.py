@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from minusface.audit.access import Access, Target
-from minusface.audit.attack import Fit, Trained, fit_attacker
+from minusface.audit.attack import Fit, Trained, fit_attacker, key_of
 from minusface.audit.budget import budget_of
 from minusface.errors import MinusfaceError
 from minusface.peers.base import Unprotected
@@ -107,7 +108,21 @@ def test_a_budget_made_longer_says_so_and_judges_as_before() -> None:
         assert after.batch_size == before.batch_size
     assert (more.ruler, more.pairs, more.width) == (small.ruler, small.pairs, small.width)
     assert budget_of("small", 1, None) == small
+    # It sees new draws for as long as it learns, as the shorter one did.
+    assert (small.views, small.attribute_views) == (4, 2)
+    assert (more.views, more.attribute_views) == (24, 12)
+    drawn = [budget_of(name, by) for name, by in (("small", 2.5), ("small", 0.5), ("medium", 3))]
+    assert [(one.views, one.attribute_views) for one in drawn] == [(12, 6), (4, 2), (None, 6)]
     assert budget_of("small", 0.5).recovery.steps == small.recovery.steps // 2
+
+
+def test_a_field_that_came_later_leaves_names_as_they_were() -> None:
+    """Or findings that were kept before would not be found again."""
+    before = {k: v for k, v in asdict(budget_of("small")).items() if k != "attribute_views"}
+    assert key_of(budget_of("small")) == key_of(before)
+    more = replace(budget_of("small"), attribute_views=4)
+    assert key_of(more) != key_of(before)
+    assert key_of(replace(budget_of("small"), views=8)) != key_of(before)
 
 
 @pytest.mark.parametrize(

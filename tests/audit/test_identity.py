@@ -171,13 +171,20 @@ def test_many_channels_are_not_kept_for_an_attribute(
 
     kept: list[int | None] = []
     fill = Pool.fill
-    monkeypatch.setattr(Pool, "fill", lambda pool: (kept.append(pool.views), fill(pool))[1])
+
+    def noted(pool: Pool, turn: int, count: int) -> None:
+        kept.append(pool.views)
+        fill(pool, turn, count)
+
+    monkeypatch.setattr(Pool, "fill", noted)
     bench.budget = replace(
         TINY, attributes=replace(TINY.attributes, steps=1, lr=1e-9, validate_every=1)
     )
     photos = drawn_attributes(24, 32, 0)["glasses"]
-    for protection, views in ((Wide(4), []), (Pixelation(4), [2])):
+    for protection, views in ((Wide(4), []), (Pixelation(4), [2]), (Pixelation(8), [12])):
         kept.clear()
+        if views == [12]:
+            bench.budget = replace(bench.budget, attribute_views=12)
         (found,) = run_attribute(bench, Target(protection), "glasses", photos, "drawn faces")
         assert kept == views
         assert found.stuck

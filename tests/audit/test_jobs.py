@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from minusface.audit.finding import Finding
 from minusface.audit.jobs import run_jobs
 from minusface.audit.measures import Judge, Lpips
 from minusface.audit.plan import attribute_jobs, plan
+from minusface.audit.run import _made
 from minusface.peers import MinusFace, Unprotected
 from tests.audit.conftest import TINY, colours_ruler, write_distance
 
@@ -83,6 +85,29 @@ def test_a_distance_given_later_is_measured(
     assert most > mean
     assert run(None) is None
     assert len(names(judged_by(None).out / "findings")) == 3
+
+
+def test_findings_of_an_earlier_commit_are_told_of(bench: Bench, minusface: MinusFace) -> None:
+    jobs = [job for job in plan(bench, Target(minusface), []) if job.name == "blind guess"]
+    then, now = "aaa, minusface 0.1.0", "bbb, minusface 0.2.0"
+    first = run_jobs(jobs, bench, made=then)
+    assert [one.made for one in first] == [then]
+    assert _made(first, then) == {}
+    again = run_jobs(jobs, bench, made=now)
+    assert again == first, "read, not found anew: it stays what it was made by"
+    assert _made(again, now) == {"findings are of": f"{then} (1 of 1 findings)"}
+    (file,) = (bench.out / "findings").iterdir()
+    # As files were kept before: they are read, and nobody knows by which commit they were made.
+    kept = json.loads(file.read_text())
+    for one in kept:
+        assert one.pop("made") == then
+    file.write_text(json.dumps(kept))
+    old = run_jobs(jobs, bench, made=now)
+    assert old == [replace(one, made="") for one in first]
+    fresh = replace(old[0], made=now)
+    assert _made([*old, fresh, fresh], now) == {
+        "findings are of": f"a commit that was not noted (1 of 3 findings); {now} (2 of 3 findings)"
+    }
 
 
 def test_without_labels_and_distance_kept_findings_keep_their_names(

@@ -11,7 +11,7 @@ import torch
 
 from minusface.audit.access import Target
 from minusface.audit.averaging import run_averaging, run_secret
-from minusface.audit.bench import Bench, Pool, protect_all
+from minusface.audit.bench import TOGETHER, Bench, Pool, protect_all
 from minusface.audit.finding import FILTERED
 from minusface.audit.inversion import run_inversion
 from minusface.audit.plan import plan
@@ -22,6 +22,7 @@ from minusface.audit.recovery import (
     run_recovery,
     run_residue,
 )
+from minusface.audit.scene import Photos
 from minusface.audit.templates import run_stolen
 from minusface.config import RecognizerConfig
 from minusface.errors import MinusfaceError
@@ -75,7 +76,16 @@ def test_a_known_permutation_helps(bench: Bench, minusface: MinusFace) -> None:
 def test_other_variants_run(bench: Bench, minusface: MinusFace) -> None:
     bench.budget = replace(bench.budget, recovery=replace(TINY.recovery, steps=6, validate_every=3))
     again = run_recovery(bench, Target(minusface), "re-encoded")[0]
-    assert again.still_improving or again.stopped == "budget"
+    encoding = Recovery(bench, "re-encoded")
+    encoding.fit(Target(minusface))
+    assert encoding.net is not None
+    assert len(encoding.net.shift) == 192
+    seen = bench.tests(Target(minusface)).take(slice(0, 2))
+    channels = minusface.protector.codec.encode(seen.protected * 2 - 1)
+    assert torch.allclose(encoding._inputs(seen), channels, atol=1e-5)
+    # What was judged is what this reading of the image came to.
+    found = encoding.attack(bench.tests(Target(minusface)))
+    assert bench.judge.recovered(found)["psnr"] == pytest.approx(again.measures["psnr"])
     for filtered, channels in zip(FILTERED, (21, 58), strict=True):
         attack = Recovery(bench, filtered)
         attack.fit(Target(minusface))
@@ -183,6 +193,44 @@ def test_permutations_are_redrawn_every_epoch(bench: Bench, minusface: MinusFace
         assert second.permutation is not None
         a, b = first.permutation[places[0].argsort()], second.permutation[places[1].argsort()]
         assert not (a == b).all(-1).any()
+
+
+def test_a_longer_attacker_sees_new_permutations_in_the_same_memory(minusface: MinusFace) -> None:
+    crops = torch.rand(20, 3, 32, 32).permute(0, 2, 3, 1).mul(255).to(torch.uint8).numpy()
+    photos = Photos(lambda place: crops[place], [str(n) for n in range(20)], list(range(20)))
+    target, random = Target(minusface), torch.Generator().manual_seed(0)
+
+    def epochs(views: int, count: int) -> list[torch.Tensor]:
+        pool, found = Pool(target, photos, views, 0, torch.device("cpu")), []
+        for step in range(count):
+            seen, _ = pool.batch(step, 20, random)
+            assert seen.permutation is not None
+            order = pool.places(step, 20)[0].argsort()
+            found.append(
+                torch.cat([seen.permutation.flatten(1), seen.protected.flatten(1)], 1)[order]
+            )
+            assert max(len(part.protected) for part in pool._parts) <= TOGETHER
+        return found
+
+    short, longer = epochs(TOGETHER, 6), epochs(2 * TOGETHER, 10)
+    assert torch.equal(short[4], short[0])
+    # The first ones are those of a budget that is not longer, the next are new, and then they come again.
+    for one, other in zip(short[:TOGETHER], longer, strict=False):
+        assert torch.equal(one, other)
+    channels = 192
+    for n, one in enumerate(longer[:8]):
+        for other in longer[:n]:
+            assert not (one[:, :channels] == other[:, :channels]).all(1).any()
+    assert torch.equal(longer[8], longer[0])
+    # One that never has more than the first few photos protected asks for no more.
+    pool = Pool(target, photos, 2, 0, torch.device("cpu"))
+    with torch.autocast("cpu", torch.bfloat16):
+        few, _ = pool.batch(0, 4, random, 4)
+    assert len(pool._parts) == 1
+    whole, _ = pool.batch(0, 20, random)
+    places = [pool.places(0, *more)[0] for more in ((4, 4), (20,))]
+    a = few.protected[places[0].argsort()]
+    assert torch.equal(a, whole.protected[places[1].argsort()][:4])
 
 
 def test_averaging_and_what_a_secret_changes(bench: Bench, minusface: MinusFace) -> None:

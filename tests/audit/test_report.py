@@ -13,6 +13,7 @@ import torch
 from minusface import checkpoint
 from minusface.audit import budget as budgets
 from minusface.audit import plan as plans
+from minusface.audit import run as runs
 from minusface.audit.attack import Fit
 from minusface.audit.curves import Line, chart
 from minusface.audit.finding import Finding, keep, kept
@@ -132,9 +133,17 @@ def test_a_stopped_audit_goes_on(
     assert ran == ["blind", "blind"]
     for path, when in before.items():
         assert path.stat().st_mtime_ns == when
+    assert "findings are of" not in first.about
+    monkeypatch.setattr(runs, "commit", lambda: "a later one")
     again = run_audit(options)
     assert ran == ["blind", "blind"]
     assert again.findings == first.findings
+    assert again.about["commit"] == "a later one"
+    count = len(first.findings)
+    earlier = f"{first.findings[0].made} ({count} of {count} findings)"
+    assert again.about["findings are of"] == earlier
+    assert first.about["commit"] in earlier
+    assert earlier in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("short")

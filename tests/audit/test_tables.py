@@ -31,6 +31,7 @@ def test_each_measure_is_the_greatest_of_attackers_of_equal_access() -> None:
         "": (0.5, 17.0, 0.6, 0.1),
         "unmixed": (0.4, 16.0, 0.8, 0.0),
         "unmixed wide": (0.3, 18.0, 0.7, 0.2),
+        "re-encoded": (0.6, 15.0, 0.5, 0.0),
     }
     found = [
         finding("recovery", "x", variant, **dict(zip(measures, values, strict=True)))
@@ -38,12 +39,12 @@ def test_each_measure_is_the_greatest_of_attackers_of_equal_access() -> None:
     ]
     (own, _) = methods(Audit(found, [Cost("x", None, None, 1.0, 1.0)], "", {}), "x")
     at = METHODS.index("recovered: SSIM")
-    assert own.cells[at : at + 4] == ["0.500", "18.0", "0.800", "20.0\u00a0%"]
+    assert own.cells[at : at + 4] == ["0.600", "18.0", "0.800", "20.0\u00a0%"]
     known = finding(
         "recovery", "x", "permutation known", **dict(zip(measures, (0.9,) * 4, strict=True))
     )
     (own, _) = methods(Audit([*found, known], [Cost("x", None, None, 1.0, 1.0)], "", {}), "x")
-    assert own.cells[at] == "0.500"
+    assert own.cells[at] == "0.600"
 
 
 def test_of_two_students_each_measure_is_the_greater() -> None:

@@ -56,9 +56,156 @@ def test_of_attackers_of_equal_access_the_stronger_counts() -> None:
     assert later[0].text.endswith(
         "Another one of equal access was still improving when its budget ended."
     )
+    # What encodes the image first has no more access.
+    again = replace(recovered("x", 0.8, 0.85), variant="re-encoded")
+    said = verdict([*controls, weak, again], "x")
+    assert [s.kind for s in said] == ["no", "no"]
+    assert "which reads the image encoded to channels again, reaches SSIM 0.80" in said[0].text
+    assert said[1].text.startswith("Identity in the rebuilt face (on re-encoded channels): ")
+    busy = replace(recovered("x", 0.41, 0.51), variant="re-encoded", still_improving=True)
+    assert [s.kind for s in verdict([*controls, weak, busy], "x")] == ["unknown", "unknown"]
     # What knows the permutation has more access, and is told of by itself.
     known = replace(strong, variant="permutation known")
     assert [s.kind for s in verdict([*controls, weak, known], "x")] == ["yes", "yes", "no"]
+
+
+@pytest.mark.parametrize("auc", [0.2, 0.52, 0.9])
+@pytest.mark.parametrize(
+    ("photo", "failed", "why"),
+    [
+        (0.59, "", "hardly tells whose it is: nothing can be concluded."),
+        # A photo no better than chance, or worse, must not turn everything into protected.
+        (0.50, "", "hardly tells whose it is: nothing can be concluded."),
+        (0.40, "", "hardly tells whose it is: nothing can be concluded."),
+        (0.95, "it tells 55 % right", "Nothing can be concluded: it tells 55 % right."),
+    ],
+)
+def test_a_judge_that_tells_nobody_apart_shows_nothing(
+    auc: float, photo: float, failed: str, why: str
+) -> None:
+    found = [recovered("unprotected", 0.98, photo), recovered("blind guess", 0.4, 0.5)]
+    judge = replace(finding("linkage", "unprotected", auc=0.95, accuracy=0.9), failed=failed)
+    identity = verdict([*found, judge, recovered("x", 0.42, auc)], "x")[1]
+    assert identity.kind == "unknown"
+    assert identity.text.endswith(why)
+    fit = replace(found[0], measures={**found[0].measures, "auc": 0.95})
+    able = replace(judge, failed="")
+    identity = verdict([fit, found[1], able, recovered("x", 0.42, auc)], "x")[1]
+    assert identity.kind == ("no" if auc > 0.8 else "yes")
+    assert "can be concluded" not in identity.text
+
+
+@pytest.mark.parametrize(
+    ("mean", "photo", "kind"),
+    [(0.15, 0.99, "yes"), (0.5, 0.59, "unknown"), (0.5, 0.5, "unknown"), (0.6, 0.5, "unknown")],
+)
+def test_a_service_that_lets_everybody_pass_shows_nothing(
+    mean: float, photo: float, kind: str
+) -> None:
+    controls = [recovered("unprotected", 0.98, 0.95), recovered("blind guess", 0.4, 0.5)]
+    own = recovered("x", 0.42, 0.52)
+    among = {"replay at the service": mean, "mean face replayed": mean, "photo replayed": photo}
+    own.measures.update(among)
+    said = verdict([*controls, own], "x")[-1]
+    assert said.kind == kind
+    assert ("hardly more often than a mean face: nothing can" in said.text) == (kind == "unknown")
+
+
+def test_photos_no_nearer_than_a_mean_face_show_nothing() -> None:
+    controls = [recovered("unprotected", 0.90, 0.95), recovered("blind guess", 0.95, 0.5)]
+    said = verdict([*controls, recovered("x", 0.92, 0.52)], "x")[0]
+    assert said.kind == "unknown"
+    assert said.text.endswith("comes no nearer than a mean face: nothing can be concluded.")
+
+
+def test_gains_told_by_a_judge_that_cannot_tell_are_not_known() -> None:
+    controls = [recovered("unprotected", 0.98, 0.95), recovered("blind guess", 0.4, 0.5)]
+    fixed = replace(recovered("x-fixed", 0.50, 0.70), variant="fixed permutation")
+    found = [*controls, recovered("x", 0.42, 0.52), fixed]
+    for count, cosine in ((1, 0.04), (256, 0.5)):
+        one = finding("averaging", "x", f"{count}", cosine=cosine, ssim=0.42)
+        found.append(replace(one, extra={"images": count}))
+    assert [s.kind for s in verdict(found, "x")[2:]] == ["no", "no"]
+    judge = replace(finding("linkage", "unprotected", auc=0.5), failed="it cannot judge identity")
+    for said in verdict([*found, judge], "x")[2:]:
+        assert said.kind == "unknown"
+        assert said.text.endswith("Nothing can be concluded: it cannot judge identity.")
+
+
+@pytest.mark.parametrize(
+    ("searched", "known", "mean", "failed", "kinds"),
+    [
+        (0.03, 0.90, 0.0, "", ["yes", "no"]),
+        (0.30, 0.90, 0.0, "", ["partly", "no"]),
+        (0.33, 0.92, -0.1, "", ["partly", "no"]),
+        # The search that is given the permutation comes nowhere: that another finds nothing shows nothing.
+        (0.01, 0.02, 0.0, "", ["unknown", "unknown"]),
+        (0.20, 0.40, 0.0, "", ["unknown", "unknown"]),
+        (-0.2, -0.1, 0.0, "", ["unknown", "unknown"]),
+        (0.60, 0.64, 0.3, "", ["unknown", "unknown"]),
+        # What was found all the same was found.
+        (0.80, 0.40, 0.0, "", ["no", "unknown"]),
+        (0.03, 0.90, 0.0, "it cannot judge identity", ["unknown", "unknown"]),
+        (0.80, 0.90, 0.0, "it cannot judge identity", ["unknown", "unknown"]),
+    ],
+)
+def test_an_inversion_shows_something_where_the_known_permutation_does(
+    searched: float, known: float, mean: float, failed: str, kinds: list[str]
+) -> None:
+    cases = {"permutation searched": searched, "permutation known": known, "mean face": mean}
+    found = [finding("inversion", "x", name, cosine=value) for name, value in cases.items()]
+    judge = replace(finding("linkage", "unprotected", auc=0.9), failed=failed)
+    said = verdict([*found, judge], "x")
+    assert [s.kind for s in said] == kinds
+    why = "Nothing can be concluded" if failed else "does not come half way"
+    assert all((why in s.text) == (kinds[1] == "unknown") for s in said)
+
+
+STOLEN = ("stolen", "stolen, under a key")
+
+
+def taken(auc: float, keyed: float = 0.51) -> list[Finding]:
+    """Faces from stolen templates, and from templates under a key."""
+    return [
+        replace(finding("templates", "x", name, auc=value, cosine=value - 0.5), points=POINTS)
+        for name, value in zip(STOLEN, (auc, keyed), strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("auc", "how", "kind"),
+    [
+        (0.52, {}, "yes"),
+        (0.60, {}, "partly"),
+        (0.90, {}, "no"),
+        (0.52, {"still_improving": True}, "unknown"),
+        (0.52, {"stuck": True}, "unknown"),
+        (0.90, {"still_improving": True}, "no"),
+    ],
+)
+def test_a_stolen_template_is_told_of(auc: float, how: dict[str, bool], kind: str) -> None:
+    plain = recovered("unprotected", 0.98, 0.95)
+    own, keyed = taken(auc)
+    (said,) = verdict([plain, replace(own, **how), keyed], "x")  # type: ignore[arg-type]
+    assert said.kind == kind
+    assert f"with AUC {auc:.2f} (chance 0.50, the photo 0.95)" in said.text
+    assert "under a key that was not stolen with it: AUC 0.51, cosine 0.01." in said.text
+
+
+def test_a_stolen_template_needs_the_controls_of_a_recovery() -> None:
+    plain = recovered("unprotected", 0.98, 0.95)
+    weak = replace(plain, failed="too weak")
+    nobody = recovered("unprotected", 0.98, 0.55)
+    judge = replace(finding("linkage", "unprotected", auc=0.5), failed="it cannot judge identity")
+    for controls, why in (
+        ([], "the recovery from the photo itself was not run"),
+        ([weak], "the control failed (too weak)"),
+        ([plain, judge], "it cannot judge identity"),
+        ([nobody], "hardly tells whose it is"),
+    ):
+        (said,) = verdict([*controls, *taken(0.52)], "x")
+        assert said.kind == "unknown"
+        assert why in said.text
 
 
 @pytest.mark.parametrize(
@@ -142,6 +289,14 @@ def test_linkage_is_never_said_to_be_protected_from(
     assert found.text.endswith("Protected images are biometric data.")
 
 
+@pytest.mark.parametrize("auc", [0.52, 0.9])
+def test_linkage_beside_a_judge_that_tells_nobody_apart_is_not_known(auc: float) -> None:
+    plain = replace(linked("unprotected", 0.55), variant="")
+    (found,) = verdict([plain, linked("x", auc)], "x")
+    assert found.kind == "unknown"
+    assert "hardly tells whose it is: nothing can be concluded." in found.text
+
+
 def test_of_two_students_each_number_is_the_greater() -> None:
     plain, own = replace(linked("unprotected", 0.98), variant=""), linked("x", 0.8)
     measures = {"auc": 0.7, "accuracy": 0.9, "top-1": 0.2}
@@ -198,6 +353,16 @@ def test_an_attribute_counts_as_told_by_the_order_of_scores_too() -> None:
     (said,) = verdict([plain, own], "x")
     assert said.kind == "no"
     assert said.text.endswith("in 95 % of photos (chance 50 %; AUC 0.80 and 0.99).")
+
+
+def test_an_order_of_scores_that_photos_do_not_have_either_does_not_count() -> None:
+    plain, own = (
+        finding("attributes", name, "glasses", **{"balanced accuracy": right, "auc": auc})
+        for name, right, auc in (("unprotected", 0.95, 0.45), ("x", 0.52, 0.40))
+    )
+    (said,) = verdict([plain, own], "x")
+    # Against a photo below chance 0.40 would lie twice the way there.
+    assert said.kind == "yes"
 
 
 def test_an_attribute_is_not_protected_from_who_never_began() -> None:
@@ -269,12 +434,44 @@ def test_the_detector_counts_in_the_view_that_gives_it_most(
         f"{direct} of protected images, {stretched} once their contrast is stretched, {behind} of what the "
         "filter shows of them (in 25 % of what it shows of the photo itself); SSIM"
     ) in found.text
+    assert found.text.endswith(
+        "Of the photos themselves it finds one in 100 %, stretched in 100 %."
+    )
     # Audits of before did not look behind the filter.
     older = finding("viewing", "x", **SEEN, **dict(zip(FOUND[:2], rates[:2], strict=True)))
     assert (
         f"{stretched} once their contrast is stretched; SSIM"
         in verdict([plain, older], "x")[-1].text
     )
+
+
+@pytest.mark.parametrize(
+    ("photo", "rates", "kind"),
+    [
+        # A third of the photos' faces, behind the filter, where hardly half of them are found at all.
+        ((1, 1, 0.4), (0, 0, 0.14), "partly"),
+        ((0.6, 0.6, 0), (0.3, 0, 0), "no"),
+        ((0.6, 0.6, 0), (0.06, 0.06, 0), "yes"),
+        ((1, 0.2, 0), (0, 0.12, 0), "no"),
+        # Where the photo's own face is found in no such view, the rate counts as it is.
+        ((1, 1, 0.0), (0, 0, 0.05), "yes"),
+        ((1, 1, 0.05), (0, 0, 0.04), "yes"),
+        ((1, 1, 0.0), (0, 0, 0.6), "no"),
+    ],
+)
+def test_the_detector_is_judged_by_what_it_finds_in_photos(
+    photo: tuple[float, float, float], rates: tuple[float, float, float], kind: str
+) -> None:
+    plain, own = (
+        finding("viewing", name, **SEEN, **dict(zip(FOUND, values, strict=True)))
+        for name, values in (("unprotected", photo), ("x", rates))
+    )
+    assert verdict([plain, own], "x")[-1].kind == kind
+    blind = finding("viewing", "unprotected", **SEEN)
+    for controls in ([], [blind]):
+        said = verdict([*controls, own], "x")[-1]
+        assert said.kind == "unknown"
+        assert "the detector was not asked about the photos themselves" in said.text
 
 
 def templates(within: float, by: dict[str, float]) -> list[Finding]:

@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -121,9 +121,21 @@ class _State:
 
 
 def key_of(*parts: object) -> str:
-    """Twelve digits that differ where any of the parts differs: JSON values and dataclasses of them."""
-    plain = [asdict(p) if hasattr(p, "__dataclass_fields__") else p for p in parts]  # type: ignore[call-overload]
+    """Twelve digits that differ where any of the parts differs: JSON values and dataclasses of them.
+
+    A dataclass's field marked ``later`` counts only where it is not its default: what was kept before there
+    was such a field is found again.
+    """
+    plain = [_plain(part) if hasattr(part, "__dataclass_fields__") else part for part in parts]
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _plain(part: Any) -> dict[str, Any]:
+    said = asdict(part)
+    for one in fields(part):
+        if one.metadata.get("later") and said[one.name] == one.default:
+            del said[one.name]
+    return said
 
 
 def fit_attacker(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from minusface.audit.access import BATCH, Access, Target, seeded, words
 from minusface.audit.attack import Trained
 from minusface.audit.bench import Bench, Pool, protect_all, views_kept
+from minusface.audit.budget import Budget
 from minusface.audit.finding import Finding
 from minusface.audit.scene import Photos, Scene
 from minusface.data import SyntheticFaces
@@ -96,8 +97,9 @@ class Attribute:
         target.admit(self.name, self.needs)
         bench, fit = self.bench, self.bench.budget.attributes
         mine, held = parted(self.photos)
-        # Two draws of each, whatever the budget's: these photos are the attack's own.
-        pool = Pool(target, mine, views_kept(target, 2), bench.seed, bench.device)
+        # Draws of their own number: these photos are the attack's own.
+        views = views_kept(target, bench.budget.attribute_views)
+        pool = Pool(target, mine, views, bench.seed, bench.device)
         shown = protect_all(target, held, seeded("attributes", bench.seed, self.name), bench.device)
         truth, alike = torch.from_numpy(held.labels).float(), weights_of(held.labels)
         with torch.random.fork_rng(devices=[]):
@@ -117,6 +119,8 @@ class Attribute:
             return float(nnf.binary_cross_entropy_with_logits(self.attack(shown), truth, alike))
 
         more = ["balanced", *([self.given] if self.given else [])]
+        if bench.budget.attribute_views != Budget.attribute_views:
+            more.append(f"{bench.budget.attribute_views} draws")
         key = bench.key(self.name, target, fit, len(mine), self.photos.keys[0], *more)
         return bench.learn(f"{target.name}, {self.name}", net, loss, validate, fit, key)
 

@@ -28,6 +28,7 @@ from minusface.peers.base import Views, views_of
 from minusface.recognize import Recognizer
 
 WIDE = 4  # images a crop, above which draws are not kept
+TOGETHER = 4  # draws of a photo in memory at once: of 1,024 photos 300 MB
 SHOWN = 6  # faces side by side in the report
 
 
@@ -35,7 +36,7 @@ class Pool:
     """Protected images of the attacker's photos, V draws of each, or a new draw for every batch.
 
     An epoch uses the next draw of every photo, so that permutations are redrawn every epoch as long as
-    there are epochs no more than draws.
+    there are epochs no more than draws. A few draws are kept at a time: V takes turns to make, not memory.
 
     Args:
         target: what protects.
@@ -51,30 +52,43 @@ class Pool:
         self.target, self.photos, self.seed, self.device = target, photos, seed, device
         self.views = views
         self.progress: Callable[[float], None] = lambda part: None
-        self._kept: Views | None = None
+        self._turn = 0
+        self._parts: list[Views] = []
+        """Draws of this turn, BATCH photos each, of the first photos."""
 
-    def fill(self) -> None:
-        """Protect every photo, where draws are kept; tells ``progress`` how far it is."""
-        if self.views is None or self._kept is not None:
-            return
-        with exactly(self.device):
-            self._kept = self._drawn(self.views, self.progress)
+    def fill(self, turn: int, count: int) -> None:
+        """Protect photos, where draws are kept, as far as they are not; tells ``progress`` how far it is.
 
-    def _drawn(self, views: int, progress: Callable[[float], None]) -> Views:
-        parts = []
-        for start in range(0, len(self.photos), BATCH):
-            places = range(start, min(start + BATCH, len(self.photos)))
-            random = seeded("pool", self.seed, self.target.name, start)
-            crops = self.photos.crops(places).to(self.device)
-            drawn = views_of(self.target.protection, crops, random, views)
-            # Half the memory of float32, and twenty times as fine as the eight bits of a PNG.
-            parts.append(Views(drawn.protected.half().cpu(), drawn.permutation))
-            progress(places[-1] / len(self.photos))
-        orders = [part.permutation.cpu() for part in parts if part.permutation is not None]
-        return Views(
-            torch.cat([part.protected for part in parts], 1),
-            torch.cat(orders, 1) if orders else None,
-        )
+        Args:
+            turn: which TOGETHER of the draws; those of another turn are forgotten.
+            count: of how many photos, the first ones.
+        """
+        if turn != self._turn:
+            self._turn, self._parts = turn, []
+        for start in range(len(self._parts) * BATCH, count, BATCH):
+            self._parts.append(self._drawn(turn, start))
+            self.progress(min(start + BATCH, count) / count)
+
+    def _drawn(self, turn: int, start: int) -> Views:
+        """A turn's draws of BATCH photos, or as many as there are, from ``start`` on."""
+        assert self.views is not None
+        random = seeded("pool", self.seed, self.target.name, start, *([turn] if turn else []))
+        crops = self.photos.crops(range(start, min(start + BATCH, len(self.photos))))
+        some = min(TOGETHER, self.views - turn * TOGETHER)
+        drawn = views_of(self.target.protection, crops.to(self.device), random, some)
+        order = None if drawn.permutation is None else drawn.permutation.cpu()
+        # Half the memory of float32, and twenty times as fine as the eight bits of a PNG.
+        return Views(drawn.protected.half().cpu(), order)
+
+    def _kept(self, places: Tensor, epoch: int, count: int) -> Views:
+        """An epoch's draw of photos among the first ``count``, on the CPU."""
+        assert self.views is not None
+        turn, number = divmod(epoch % self.views, TOGETHER)
+        self.fill(turn, count)
+        found = [self._parts[p // BATCH].view(number).take(p % BATCH) for p in places]
+        orders = [one.permutation for one in found if one.permutation is not None]
+        images = torch.stack([one.protected for one in found])
+        return Views(images, torch.stack(orders) if orders else None)
 
     def places(self, step: int, size: int, among: int | None = None) -> tuple[Tensor, int]:
         """Which photos a step sees, (B,), and the epoch it is in: every photo once an epoch."""
@@ -98,13 +112,11 @@ class Pool:
         """
         places, epoch = self.places(step, size, among)
         crops = self.photos.crops(places).to(self.device)
-        if self.views is None:
-            with exactly(self.device):
+        with exactly(self.device):
+            if self.views is None:
                 drawn = views_of(self.target.protection, crops, random, 1).view(0)
-        else:
-            self.fill()
-            assert self._kept is not None
-            drawn = self._kept.view(epoch % self.views).take(places)
+            else:
+                drawn = self._kept(places, epoch, min(among or len(self.photos), len(self.photos)))
         order = None if drawn.permutation is None else drawn.permutation.to(self.device)
         return Views(drawn.protected.float().to(self.device), order), (crops + 1) / 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,8 +21,8 @@ class Budget:
     pairs: int = 200
     """Test pairs, half of one person and half of two."""
     views: int | None = 4
-    """How many draws of each training photo are made; None draws anew for every batch, which costs the
-    generator's time each time."""
+    """How many draws of each training photo are made, an epoch each, before they come again; a few at a time
+    are kept. None draws anew for every batch, which costs the generator's time each time."""
     width: int = 12
     """Of the recovery U-Net; the paper's has 64."""
     recovery: Fit = field(default_factory=lambda: Fit(steps=256))
@@ -44,6 +45,8 @@ class Budget:
     inversion_steps: int = 120
     attribute_images: int = 320
     attributes: Fit = field(default_factory=lambda: Fit(steps=200, validate_every=25))
+    attribute_views: int = field(default=2, metadata={"later": True})
+    """As ``views``, of the photos that attributes are learned on."""
     decoder: Fit = field(default_factory=lambda: Fit(steps=240, validate_every=40))
     lessons: Fit = field(default_factory=lambda: Fit(steps=128, lr=1e-3, validate_every=32))
     """Training of peers that learn what they protect with."""
@@ -114,7 +117,8 @@ def budget_of(name: str, longer: float = 1.0, photos: int | None = None) -> Budg
 
     Args:
         name: small, medium or paper.
-        longer: times its steps, for every attacker that learns; they look at their validation split as often.
+        longer: times its steps, for every attacker that learns; they look at their validation split as often,
+            and see as many times the draws of a photo, where these are counted.
         photos: the attacker's, in the place of the budget's own.
 
     Raises:
@@ -131,7 +135,15 @@ def budget_of(name: str, longer: float = 1.0, photos: int | None = None) -> Budg
         fits: dict[str, Any] = {
             kind: _stretched(getattr(budget, kind), longer) for kind in ATTACKERS
         }
-        budget = replace(budget, name=f"{budget.name}, {longer:g} times as long", **fits)
+        # Of draws that come again and again a longer attacker would learn the draws.
+        times = math.ceil(longer)
+        budget = replace(
+            budget,
+            name=f"{budget.name}, {longer:g} times as long",
+            views=None if budget.views is None else times * budget.views,
+            attribute_views=times * budget.attribute_views,
+            **fits,
+        )
     if photos is not None:
         budget = replace(budget, name=f"{budget.name}, {photos} photos", train_images=photos)
     return budget

@@ -17,6 +17,8 @@ Measures = dict[str, float | None]
 
 # Recoveries that read what no shuffle changes around a pixel; the same over more pixels, and colours.
 FILTERED: tuple[Literal["unmixed"], Literal["unmixed wide"]] = ("unmixed", "unmixed wide")
+# All that see images and may query, no more: what differs is only what they make of an image first.
+EQUAL = ("", *FILTERED, "re-encoded")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Finding:
     picture: str = ""
     """File with faces side by side, relative to the report."""
     extra: dict[str, Any] = field(default_factory=dict)
+    made: str = ""
+    """Commit and version of minusface that found it; empty in what was kept before this was noted."""
 
     @property
     def title(self) -> str:
@@ -117,8 +121,8 @@ def kept(path: Path) -> list[Finding] | None:
 
 
 def equal_recoveries(findings: list[Finding], target: str) -> list[Finding]:
-    """Recoveries by attackers that see images and may query, no more: without a filter, and through each."""
-    equal = [find(findings, "recovery", target, variant) for variant in ("", *FILTERED)]
+    """Recoveries by attackers that see images and may query, no more: see :data:`EQUAL`."""
+    equal = [find(findings, "recovery", target, variant) for variant in EQUAL]
     return [one for one in equal if one is not None]
 
 

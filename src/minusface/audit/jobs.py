@@ -26,16 +26,26 @@ class Job:
 
 
 def run_jobs(
-    jobs: Sequence[Job], bench: Bench, begin: Callable[[int, Job], None] = lambda number, job: None
+    jobs: Sequence[Job],
+    bench: Bench,
+    begin: Callable[[int, Job], None] = lambda number, job: None,
+    made: str = "",
 ) -> list[Finding]:
-    """Run them one after the other; what an earlier run finished is read in its place."""
+    """Run them one after the other; what an earlier run finished is read in its place.
+
+    Args:
+        jobs: to be done.
+        bench: of the audit.
+        begin: told the number of each job, and which it is.
+        made: commit and version that run now, kept with what they find.
+    """
     found: list[Finding] = []
     for number, job in enumerate(jobs):
         begin(number, job)
         path = _place(bench, job)
         done = kept(path)
         if done is None:
-            done = [replace(one, seconds=round(one.seconds, 2)) for one in job.run()]
+            done = [replace(one, seconds=round(one.seconds, 2), made=made) for one in job.run()]
             keep(path, done)
         found += done
         # Made anew for the next attack on it: images of many targets at once would fill the memory.

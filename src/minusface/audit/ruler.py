@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as nnf
@@ -97,6 +98,19 @@ def train_ruler(
 ) -> Ruler:
     """A small one, from the names of the attacker's own people; for machines that have no other.
 
+    Its weights are those that tell the scene's several photos of a person from others' best; the last ones
+    where it has none.
+
+    Args:
+        scene: whose photos it learns from.
+        budget: how much it may learn.
+        folder: where its state is kept, under a name that begins like this; None keeps nothing.
+        size: side of the crops.
+        seed: of the draws.
+        device: where it learns.
+        precision: ``bfloat16`` learns in it.
+        progress: told the part of the steps done.
+
     Raises:
         MinusfaceError: the attacker's photos show one person only.
     """
@@ -108,33 +122,67 @@ def train_ruler(
         torch.manual_seed(seed)
         recognizer = Recognizer(OWN, 3, size, "crop").to(device)
         head = build_head(HEAD, OWN.embedding_size, len(people)).to(device)
-    both = nn.ModuleList([recognizer, head])
+    fingerprint = _fingerprint(scene, budget, seed, size)
+    _learn(
+        recognizer,
+        head,
+        scene,
+        number,
+        budget,
+        seed=seed,
+        # Of another training, or looked at by other photos, it is another one.
+        folder=None if folder is None else folder.with_name(f"{folder.name}-{fingerprint[:12]}"),
+        precision=precision,
+        progress=progress,
+    )
+    return _of(recognizer, _words(scene, len(people)), fingerprint)
+
+
+def _words(scene: Scene, people: int) -> str:
+    """What a judge that is trained here is."""
+    last = (
+        "; there are no two photos of one person to choose its weights by: they are the last ones"
+    )
+    return (
+        f"trained here on the attacker's {len(scene.train)} photos of {people} people: a weak ruler; "
+        f"give --recognizer for a better one{last if scene.paired is None else ''}"
+    )
+
+
+def _learn(
+    recognizer: Recognizer,
+    head: nn.Module,
+    scene: Scene,
+    number: dict[int, int],
+    budget: Fit,
+    **how: Any,
+) -> None:
+    """Train it; ``number`` is the class of a person, ``how`` is for :func:`fit_attacker`."""
+    both, done = nn.ModuleList([recognizer, head]), 0
+    device = next(recognizer.parameters()).device
 
     def loss(step: int, random: torch.Generator) -> Tensor:
+        nonlocal done
+        done = step + 1
         places = torch.randint(len(scene.train), (budget.batch_size,), generator=random)
         crops = augmented(scene.train.crops(places), random).to(device)
         labels = torch.tensor([number[int(scene.train.labels[p])] for p in places], device=device)
         return head_loss(head(recognizer(crops), labels), labels)
 
     def validate() -> float:
-        return _disorder(recognizer, scene.validation, device)
+        if scene.paired is None:
+            # Always better than before, so that the last weights are kept: there is nothing to choose by.
+            return 1 - done / budget.steps
+        return _disorder(recognizer, scene.paired, device)
 
-    fit_attacker(
-        both,
-        loss,
-        validate,
-        budget,
-        seed=seed,
-        folder=folder,
-        precision=precision,
-        progress=progress,
-    )
+    fit_attacker(both, loss, validate, budget, **how)
+
+
+def _fingerprint(scene: Scene, budget: Fit, seed: int, size: int) -> str:
+    """SHA-256 (hex) of all that a judge that is trained here comes from."""
     said = json.dumps([scene.fingerprint, repr(budget), seed, size])
-    words = (
-        f"trained here on the attacker's {len(scene.train)} photos of {len(people)} people: a weak ruler; "
-        "give --recognizer for a better one"
-    )
-    return _of(recognizer, words, hashlib.sha256(said.encode()).hexdigest())
+    chosen = b"last" if scene.paired is None else scene.paired.crops().numpy().tobytes()
+    return hashlib.sha256(said.encode() + chosen).hexdigest()
 
 
 def augmented(crops: Tensor, random: torch.Generator) -> Tensor:
@@ -158,7 +206,8 @@ def _of(recognizer: Recognizer, words: str, fingerprint: str) -> Ruler:
 
 
 def _disorder(recognizer: Recognizer, photos: Photos, device: torch.device) -> float:
-    """How often a pair of two people looks more alike than one of one person, among photos; in [0, 1]."""
+    """How often a pair of two people looks more alike than one of one person, among photos that hold pairs
+    of both kinds; in [0, 1]."""
     rows = nnf.normalize(
         torch.cat(
             [recognizer(p.to(device)).float().cpu() for p in torch.split(photos.crops(), BATCH)]
@@ -169,6 +218,5 @@ def _disorder(recognizer: Recognizer, photos: Photos, device: torch.device) -> f
     above = torch.ones_like(same).triu(1).bool()
     scores = rows @ rows.T
     genuine, impostor = scores[same & above], scores[~same & above]
-    if not len(genuine) or not len(impostor):
-        return 1.0
-    return float((genuine[:, None] <= impostor[None]).float().mean())
+    below = torch.searchsorted(impostor.sort().values, genuine)
+    return float(1 - below.double().mean() / len(impostor))

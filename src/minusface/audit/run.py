@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from minusface.audit.access import Target
 from minusface.audit.attributes import Labelled, drawn_attributes, labelled_attribute
 from minusface.audit.bench import Bench
 from minusface.audit.budget import Budget
+from minusface.audit.finding import Finding
 from minusface.audit.html import report
 from minusface.audit.jobs import Job, run_jobs
 from minusface.audit.lessons import prepare
@@ -29,7 +31,7 @@ from minusface.audit.publish import publish
 from minusface.audit.ruler import Ruler, load_ruler, train_ruler
 from minusface.audit.scene import Scene, open_scene
 from minusface.audit.tables import markdown
-from minusface.checkpoint import load_card
+from minusface.checkpoint import load_card, versions
 from minusface.demo.record import commit
 from minusface.errors import MinusfaceError
 from minusface.files import write_atomically
@@ -118,11 +120,14 @@ def run_audit(options: Options, show: Show = lambda part, note: None) -> Audit:
         photos, where = _attributes(options, scene, size)
         everybody = [Target(Unprotected()), *(Target(peer) for peer in peers), main]
         jobs += attribute_jobs(bench, everybody, photos, where)
-    findings = run_jobs(jobs, bench, _counting(bench, len(jobs), show))
+    now = commit() or "not in a git repository"
+    made = f"{now}, minusface {versions()['minusface']}"
+    findings = run_jobs(jobs, bench, _counting(bench, len(jobs), show), made)
     about = {
         "checkpoint": called(options.checkpoint),
         "peers": ", ".join(peer.name for peer in peers) or "none",
-        "commit": commit() or "not in a git repository",
+        "commit": now,
+        **_made(findings, made),
     }
     audit = conclude(bench, main, peers, findings, about)
     write(audit, main.name, options.out)
@@ -131,6 +136,21 @@ def run_audit(options: Options, show: Show = lambda part, note: None) -> Audit:
         bench.show = lambda part, note: show(0.99, note)
         write(publish(bench, targets, audit, options.publish), main.name, options.publish)
     return audit
+
+
+def _made(findings: Sequence[Finding], made: str) -> dict[str, str]:
+    """By which commits and versions findings were made, where not all by this one; else nothing.
+
+    What an earlier run finished stays when the program changes, and its numbers are not today's.
+    """
+    counts = Counter(one.made for one in findings)
+    if set(counts) <= {made}:
+        return {}
+    parts = [
+        f"{name or 'a commit that was not noted'} ({count} of {len(findings)} findings)"
+        for name, count in counts.items()
+    ]
+    return {"findings are of": "; ".join(parts)}
 
 
 def check_names(peers: Sequence[Protection]) -> None:

@@ -27,6 +27,8 @@ from minusface.types import UInt8
 # Crops kept in memory once read: 37 kB each.
 KEPT = 30_000
 TEST_PART = 0.25
+# Photos a person by which a judge that is trained here is looked at: pairs grow with their square.
+OF_ONE = 4
 
 
 class Photos:
@@ -85,6 +87,9 @@ class Scene:
     words: str
     """What this is, for the report."""
     fingerprint: str
+    paired: Photos | None = None
+    """Several photos each of people who are not attacked, none of them the attacker's: by them a judge that
+    is trained here is chosen. None where there are none such."""
 
     def fewer(self, pairs: int) -> Scene:
         """The same with about so many test pairs, of both kinds."""
@@ -130,18 +135,18 @@ def open_scene(
         whole, held, dataset = _split(data, size, people, pairs, seed)
     random = np.random.default_rng([seed, 11])
     order = random.permutation(len(whole))
-    train, validation = _parted(whole, order, train_images, validation_images)
+    train, validation, paired = _parted(whole, order, train_images, validation_images)
     # Who is paired with whom, and the photos as they are: jobs that are done are found again by it.
-    paired = (held.pairs.a_index, held.pairs.b_index, held.pairs.same, whole.labels)
+    tested = (held.pairs.a_index, held.pairs.b_index, held.pairs.same, whole.labels)
     files = _files(dataset, [*train.keys, *validation.keys, *held.test.keys])
     said = digest(
-        [data, str(size), str(seed), files, array_digest(*paired), *whole.keys, *held.pairs.keys]
+        [data, str(size), str(seed), files, array_digest(*tested), *whole.keys, *held.pairs.keys]
     )
     words = (
         f"{data}: the attacker has {len(train)} photos, {len(validation)} more judge its learning; "
         f"{len(held.pairs)} pairs of {len(held.test)} photos of other people are attacked"
     )
-    found = Scene(train, validation, held.test, held.pairs, words, said)
+    found = Scene(train, validation, held.test, held.pairs, words, said, paired)
     return found.fewer(pairs)
 
 
@@ -153,8 +158,9 @@ class _Held:
 
 def _parted(
     whole: Photos, order: np.ndarray, train: int | None, validation: int
-) -> tuple[Photos, Photos]:
-    """Training and validation photos of different people, as far as there are enough."""
+) -> tuple[Photos, Photos, Photos | None]:
+    """Training and validation photos of different people, as far as there are enough; and several photos of
+    a person, see :attr:`Scene.paired`."""
     if len(order) <= validation + 1:
         raise MinusfaceError(
             f"{len(order)} photos to attack with, expected more than the {validation} that are held back "
@@ -163,8 +169,31 @@ def _parted(
     held, rest = order[:validation], order[validation:]
     others = rest[~np.isin(whole.labels[rest], whole.labels[held])]
     # Few people with many photos each: then photos are kept apart, not people.
-    kept = others if len(others) > len(rest) // 2 else rest
-    return whole.some(kept[:train].tolist()), whole.some(held.tolist())
+    kept = (others if len(others) > len(rest) // 2 else rest)[:train]
+    several = _several(whole.labels, order, kept, validation)
+    paired = whole.some(several) if several else None
+    return whole.some(kept.tolist()), whole.some(held.tolist()), paired
+
+
+def _several(labels: np.ndarray, order: np.ndarray, train: np.ndarray, count: int) -> list[int]:
+    """At least ``count`` places, where there are as many: two to OF_ONE of a person, of two people or more.
+
+    Of people of whom nothing is in ``train``; where there are no two such, of photos that are not in it.
+    Empty where there are none of these either.
+    """
+    free = order[~np.isin(order, train)]
+    strangers = free[~np.isin(labels[free], labels[train])]
+    for some in (strangers, free):
+        groups: defaultdict[int, list[int]] = defaultdict(list)
+        for place in some.tolist():
+            groups[int(labels[place])].append(place)
+        found: list[list[int]] = []
+        for places in groups.values():
+            if len(places) > 1 and (len(found) < 2 or sum(map(len, found)) < count):
+                found.append(places[:OF_ONE])
+        if len(found) > 1:
+            return [place for places in found for place in places]
+    return []
 
 
 def _photos(dataset: FaceDataset, places: Sequence[int], labels: np.ndarray) -> Photos:

@@ -33,8 +33,8 @@ LEGEND = (
     "told right, both sides protected, by a recogniser trained on each method in the same way and for this "
     "audit's budget, so that methods compare; the service's own was trained longer. Unmixed: contours behind "
     "a filter that no shuffle changes. Recovered: each number is of the attacker of equal access that got "
-    "most by it, with a filter and without; linked and served alike: of the student. – : not measured, or "
-    "there is no such thing."
+    "most by it, with a filter, without, or on re-encoded channels; linked and served alike: of the student. "
+    "– : not measured, or there is no such thing."
 )
 CHOSEN = " Contours of {}: of several images the client sent the one that shows least by this very measure."
 NONE = "–"

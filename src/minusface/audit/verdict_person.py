@@ -1,11 +1,15 @@
-"""The verdict's rules on whose photo it is: linkage, templates of services, attributes."""
+"""The verdict's rules on whose photo it is: linkage, templates of services, stolen ones, attributes."""
 
 from __future__ import annotations
 
 from minusface.audit.finding import Finding, find
 from minusface.audit.statement import (
+    FLOOR,
     IMPROVING,
+    NOBODY,
     Statement,
+    blind_judge,
+    concluded,
     judged,
     measured,
     part_of_the_way,
@@ -41,8 +45,9 @@ def linkage(findings: list[Finding], target: str) -> list[Statement]:
     photos = max(one.extra["photos"] for one in found)
     reference = 1.0 if plain is None else plain.measures["auc"] or 1.0
     gallery = best.extra.get("gallery", 0)
-    kind = judged(part_of_the_way(auc, 0.5, reference))
-    lower = IMPROVING if best.still_improving else ""
+    part = part_of_the_way(auc, 0.5, reference, FLOOR)
+    kind = judged(part)
+    lower = (NOBODY if part is None else "") + (IMPROVING if best.still_improving else "")
     if kind == "yes":
         # The service recognises people, so that identity is there: a student that misses it shows nothing.
         kind = "unknown"
@@ -90,6 +95,36 @@ def unlinkability(findings: list[Finding], target: str) -> list[Statement]:
     return said
 
 
+def stolen(findings: list[Finding], target: str) -> list[Statement]:
+    """Whether a stolen template shows whose it is: identity in the face that a decoder rebuilds from it.
+
+    Its control is that of the recoveries: what the judge tells of the photo itself, sent through a network.
+    """
+    own = find(findings, "templates", target, "stolen")
+    keyed = find(findings, "templates", target, "stolen, under a key")
+    if own is None or keyed is None:
+        return []
+    plain = find(findings, "recovery", "unprotected")
+    auc, most = own.measures["auc"], measured(plain, "auc")
+    judge = blind_judge(findings)
+    if plain is None:
+        judge = " Nothing can be concluded: the recovery from the photo itself was not run."
+    elif plain.failed:
+        judge = f" Nothing can be concluded: the control failed ({plain.failed})."
+    part = None if judge else part_of_the_way(auc, 0.5, most, FLOOR)
+    why = unfinished(own) if part is not None else judge or NOBODY
+    beside = "" if most is None else f", the photo {most:.2f}"
+    return [
+        Statement(
+            concluded(part, own, [own]),
+            "From a stolen template: of the face that a decoder trained on queries rebuilds, an independent "
+            f"recogniser tells whose it is with AUC {auc or 0.0:.2f} (chance 0.50{beside}); cosine to the "
+            f"photo {own.measures['cosine'] or 0.0:.2f}. Of a template under a key that was not stolen with "
+            f"it: AUC {keyed.measures['auc'] or 0.0:.2f}, cosine {keyed.measures['cosine'] or 0.0:.2f}.{why}",
+        )
+    ]
+
+
 def attributes(findings: list[Finding], target: str) -> list[Statement]:
     """Whether an attribute is told from images."""
     said = []
@@ -104,7 +139,8 @@ def attributes(findings: list[Finding], target: str) -> list[Statement]:
         c, d = measured(own, "auc"), measured(plain, "auc")
         if c is not None and d is not None:
             # At one threshold nothing may be told right, where the order of scores tells it still.
-            part, order = max(part, part_of_the_way(c, 0.5, d)), f"; AUC {c:.2f} and {d:.2f}"
+            ordered, order = part_of_the_way(c, 0.5, d, FLOOR), f"; AUC {c:.2f} and {d:.2f}"
+            part = max((p for p in (part, ordered) if p is not None), default=None)
         kind = judged(part)
         if lower and kind == "yes":
             # An attack that was not done, or had hardly begun, cannot show that something is protected.
