@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from minusface import packed
 from minusface.config import RecognizerConfig
 from minusface.devices import multiplies_bfloat16
+from minusface.kept import Kept, forget, may_learn
 from minusface.protect.generator import UNet
 from minusface.recognize import Recognizer
 
@@ -98,6 +99,7 @@ def step(conv: nn.Conv2d) -> None:
     """By a fused optimiser, which writes where Python does not see it."""
     conv.requires_grad_(True)
     with torch.enable_grad():
+        may_learn(conv)
         optimizer = torch.optim.AdamW(conv.parameters(), 0.1, fused=True)
         conv(torch.ones(1, 3, 8, 8)).sum().backward()
         optimizer.step()
@@ -116,7 +118,12 @@ def exchange(conv: nn.Conv2d) -> None:
     conv.weight.data = conv.weight.data * 2
 
 
-@pytest.mark.parametrize("change", [step, load, load_while_serving, exchange])
+def write_unseen(conv: nn.Conv2d) -> None:
+    conv.weight.data.mul_(2)
+    forget(conv)
+
+
+@pytest.mark.parametrize("change", [step, load, load_while_serving, exchange, write_unseen])
 @torch.no_grad()
 def test_changed_weights_are_packed_anew(change: Callable[..., None]) -> None:
     torch.manual_seed(0)
@@ -124,6 +131,7 @@ def test_changed_weights_are_packed_anew(change: Callable[..., None]) -> None:
     x = torch.randn(1, 3, 8, 8)
     before = packed.convolve(x, conv)
     change(conv)
+    conv.requires_grad_(False)
     after = packed.convolve(x, conv)
     assert not torch.allclose(before, after, atol=1e-3)
     torch.testing.assert_close(after, conv(x), atol=1e-4, rtol=1e-4)
@@ -180,6 +188,96 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[packed.Packed]:
     return found
 
 
+def out(network: nn.Module, x: Tensor) -> Tensor:
+    found = network(x)
+    return found if isinstance(found, Tensor) else found.regenerated
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_weights_that_learned_in_between_are_packed_anew(name: str, recompute: bool) -> None:
+    torch.manual_seed(0)
+    network, x = NETWORKS[name]()
+    for module in network.modules():
+        if hasattr(module, "recompute"):
+            module.recompute = recompute
+    network.eval().requires_grad_(False)
+    for _ in range(2):
+        with torch.no_grad():
+            before = out(network, x)
+        network.requires_grad_(True)
+        optimizer = torch.optim.AdamW(network.parameters(), 0.1, fused=True)
+        out(network, x).square().sum().backward()
+        optimizer.step()
+        network.requires_grad_(False)
+        with torch.no_grad():
+            after = out(network, x)
+            assert torch.equal(after, out(copy.deepcopy(network), x))
+            assert not torch.allclose(before, after, atol=1e-3)
+
+
+def test_what_is_frozen_stays_packed_in_passes_with_gradients(counted: list[packed.Packed]) -> None:
+    network, x = NETWORKS["unet"]()
+    network.eval().requires_grad_(False)
+    with torch.no_grad():
+        out(network, x)
+    made = Kept.made
+    out(network, x.requires_grad_(True)).sum().backward()
+    with torch.no_grad():
+        out(network, x.detach())
+    assert counted
+    assert Kept.made == made
+
+
+class Louder(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 3
+
+
+@torch.no_grad()
+def test_a_convolution_with_a_forward_of_its_own_is_asked(counted: list[packed.Packed]) -> None:
+    torch.manual_seed(0)
+    network, x = UNet(6, 4).eval().requires_grad_(False), torch.randn(2, 6, 32, 32)
+    plain = out(network, x)
+    loud = copy.deepcopy(network)
+    for pair in (*loud.down, *loud.merge):
+        conv = pair[2]
+        conv.__class__ = Louder
+    counted.clear()
+    found = out(loud, x)
+    assert counted, "the others are packed"
+    assert not torch.allclose(found, plain, atol=1e-3)
+    with torch.backends.mkldnn.flags(enabled=False):
+        torch.testing.assert_close(found, out(loud, x), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("place", ["down.1", "down.1.0", "down.1.1", "up.0", "merge.2.3"])
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("narrow", [False, True])
+@torch.no_grad()
+def test_hooks_are_called(place: str, before: bool, narrow: bool) -> None:
+    if narrow and not multiplies_bfloat16("cpu"):
+        pytest.skip("this CPU multiplies no bfloat16")
+    torch.manual_seed(0)
+    network, x = UNet(6, 4).eval().requires_grad_(False), torch.randn(2, 6, 32, 32)
+    if narrow:
+        x = x.bfloat16()
+    plain, seen = network.hidden(x)[0], []
+    layer = network.get_submodule(place)
+    if before:
+        handle = layer.register_forward_pre_hook(lambda *told: seen.append(told))
+    else:
+        handle = layer.register_forward_hook(lambda *told: seen.append(told))
+    found = network.hidden(x)[0]
+    assert len(seen) == 1
+    assert found.dtype == x.dtype
+    close = 0.05 if narrow else 1e-4
+    torch.testing.assert_close(found, plain, atol=close, rtol=close)
+    handle.remove()
+    network.hidden(x)
+    assert len(seen) == 1
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_give_the_same_with_and_without(name: str, counted: list[packed.Packed]) -> None:
     torch.manual_seed(0)
@@ -188,18 +286,13 @@ def test_networks_give_the_same_with_and_without(name: str, counted: list[packed
         if isinstance(module, nn.BatchNorm2d):
             lively(module)
     network.eval().requires_grad_(False)
-
-    def out(model: nn.Module) -> Tensor:
-        found = model(x)
-        return found if isinstance(found, Tensor) else found.regenerated
-
-    plain = out(network).detach()
+    plain = out(network, x).detach()
     assert not counted
     kept = x.clone()
     with torch.no_grad():
-        served = out(network)
+        served = out(network, x)
         used = len(set(counted))
-        again = out(copy.deepcopy(network))
+        again = out(copy.deepcopy(network), x)
     assert torch.equal(x, kept), "the input was written to"
     torch.testing.assert_close(served, plain, atol=1e-4, rtol=1e-3)
     assert torch.equal(served, again)
@@ -209,11 +302,22 @@ def test_networks_give_the_same_with_and_without(name: str, counted: list[packed
     assert used >= convolutions - fewer.get(name, 0)
     with torch.no_grad():
         counted.clear()
-        torch.testing.assert_close(out(network.requires_grad_(True)), plain, atol=1e-4, rtol=1e-3)
+        learning = out(network.requires_grad_(True), x)
+        torch.testing.assert_close(learning, plain, atol=1e-4, rtol=1e-3)
         assert not counted, "a fused optimiser may write to them unseen"
         if name != "unet":
-            out(network.requires_grad_(False).train())
+            out(network.requires_grad_(False).train(), x)
             assert not counted, "statistics of a batch cannot be packed"
+
+
+def test_the_trial_leaves_all_generators_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    packed._works.cache_clear()
+    before = torch.get_rng_state()
+    assert packed._works()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not seeded, "torch.manual_seed seeds GPUs, which nothing puts back"
 
 
 def test_a_torch_without_the_operators_goes_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,90 +12,27 @@ Legend: B batch, K channels of a map, H, W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar, cast
-from weakref import WeakKeyDictionary
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from minusface.devices import multiplies_bfloat16
-
-Made = TypeVar("Made")
-
-
-class Kept:
-    """What was made of a module's frozen weights, once; made anew when they have changed.
-
-    For weights that learn it is not: fused optimisers write to them unseen.
-    """
-
-    def __init__(self) -> None:
-        self._found: WeakKeyDictionary[nn.Module, tuple[Any, Any, Any]] = WeakKeyDictionary()
-
-    def get(
-        self, owner: nn.Module, weights: Sequence[Tensor | None], make: Callable[[], Made]
-    ) -> Made:
-        """What ``make`` made, or makes now.
-
-        Args:
-            owner: whose it is; forgotten with it.
-            weights: all that it is made of.
-            make: called where there is nothing of these weights.
-        """
-        state = tuple(map(_state, weights))
-        found = self._found.get(owner)
-        if found is None or found[0] != state:
-            # With the weights themselves, as long as they are told by their address.
-            alive = [None if tensor is None else tensor.detach() for tensor in weights]
-            found = (state, make(), alive)
-            self._found[owner] = found
-        return cast(Made, found[1])
+from minusface.kept import Kept, as_torch, hooked
 
 
-def _state(tensor: Tensor | None) -> tuple[int, int] | None:
-    """Another one when a tensor is written to, or exchanged."""
-    if tensor is None:
-        return None
-    return tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version
-
-
-class Watched:
-    """Whether a whole network is as it was: the same layers, in evaluation mode, of the same frozen weights.
-
-    Nothing of it holds the network itself.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        self._layers = [(vars(layer), dict(layer._modules)) for layer in network.modules()]
-        self._tensors = [
-            # With the weights themselves, as long as they are told by their address.
-            (held, name, tensor, _state(tensor), tensor.detach())
-            for layer in network.modules()
-            for held in (layer._parameters, layer._buffers)
-            for name, tensor in held.items()
-            if tensor is not None
-        ]
-
-    def frozen(self) -> bool:
-        """Whether nothing of it learns, nor gathers statistics."""
-        return not any(layer["training"] for layer, _ in self._layers) and not any(
-            tensor.requires_grad for _, _, tensor, _, _ in self._tensors
-        )
-
-    def unchanged(self) -> bool:
-        """Whether it is as it was when this was made, and frozen."""
-        return (
-            all(layer["_modules"] == parts for layer, parts in self._layers)
-            and self.frozen()
-            and all(
-                held.get(name) is tensor and _state(tensor) == state
-                for held, name, tensor, state, _ in self._tensors
-            )
-        )
+def _can_be(conv: nn.Module, *weights: Tensor | None) -> bool:
+    """Whether a convolution can be packed: frozen, without hooks, without a forward of its own."""
+    return not (
+        any(tensor is not None and tensor.requires_grad for tensor in weights)
+        or hooked(conv)
+        or "forward" in vars(conv)
+        or not as_torch(conv)
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +92,7 @@ def usable(x: Tensor, narrow: bool = False) -> bool:
 
 
 def convolve(x: Tensor, conv: nn.Conv2d, *, relu: bool = False) -> Tensor:
-    """A convolution, packed where its weights are frozen.
+    """A convolution, packed where its weights are frozen and it does nothing else.
 
     Args:
         x: (B, K, H, W), :func:`usable`. Of bfloat16 so is the result; sums are float32.
@@ -163,7 +100,7 @@ def convolve(x: Tensor, conv: nn.Conv2d, *, relu: bool = False) -> Tensor:
         relu: a ReLU behind it.
     """
     weights = [conv.weight, conv.bias]
-    if any(tensor is not None and tensor.requires_grad for tensor in weights):
+    if not _can_be(conv, *weights):
         found = conv(x.to(conv.weight.dtype))
         return cast(Tensor, nnf.relu(found) if relu else found).to(x.dtype)
     kept: Packed = _PACKED[x.dtype].get(
@@ -173,8 +110,8 @@ def convolve(x: Tensor, conv: nn.Conv2d, *, relu: bool = False) -> Tensor:
 
 
 def upsample(x: Tensor, conv: nn.ConvTranspose2d) -> Tensor:
-    """A transposed convolution of a :func:`usable` map; packed where its weights are frozen."""
-    if conv.weight.requires_grad:
+    """A transposed convolution of a :func:`usable` map; packed as :func:`convolve` does."""
+    if not _can_be(conv, conv.weight):
         return cast(Tensor, conv(x.to(conv.weight.dtype))).to(x.dtype)
     shape = (_pair(conv.padding), conv.output_padding, conv.stride, conv.dilation, conv.groups)
 
@@ -239,7 +176,8 @@ def _works(dtype: torch.dtype = torch.float32) -> bool:
     if dtype == torch.bfloat16 and not multiplies_bfloat16("cpu"):
         return False
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
+        # Not torch.manual_seed, which reaches GPUs' generators, too.
+        torch.default_generator.manual_seed(0)
         conv, norm = nn.Conv2d(4, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8).eval()
         deconv = nn.ConvTranspose2d(8, 4, 3, 2, 1, output_padding=1)
         for layer in (conv, norm, deconv):

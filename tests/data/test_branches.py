@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
 
-from minusface.data import Loader, SyntheticFaces
+from minusface.data import Loader, Sample, SyntheticFaces
 from minusface.data.branches import BranchLoader, Joined
 from minusface.errors import MinusfaceError
 
@@ -51,6 +53,45 @@ def test_joined_ends_and_tells_its_parts() -> None:
     assert joined.name.count(" + ") == 1
     other = Joined(list(reversed(joined.parts)))
     assert other.fingerprint() != joined.fingerprint()
+
+
+class Named:
+    """Images of nobody in particular, by these keys."""
+
+    name, classes = "named", 1
+
+    def __init__(self, content: str, *keys: str, root: str | None = None) -> None:
+        self.content, self._keys = content, keys
+        if root is not None:
+            self.root = Path(root)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, index: int) -> Sample:
+        raise AssertionError("not read")
+
+    def keys(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def fingerprint(self) -> str:
+        return self.content
+
+
+def test_keys_that_mean_two_images() -> None:
+    first, same = Named("a", "x/1", "y/1"), Named("a", "x/1", "y/1")
+    other = Named("b", "z/1", "y/1")
+    assert Joined([first, same]).repeated_key() is None
+    assert Joined([first, Named("b", "z/1")]).repeated_key() is None
+    assert Joined([first, same, other]).repeated_key() == "y/1"
+    # Two lists of one folder.
+    few, more = Named("c", "y/1", root="faces"), Named("d", "y/1", "z/1", root="./faces")
+    assert Joined([few, more]).repeated_key() is None
+    elsewhere = Named("d", "y/1", root="others")
+    assert Joined([few, elsewhere]).repeated_key() == "y/1"
+    # What lists no keys is drawn.
+    drawn = SyntheticFaces(2, 2, seed=2, size=32)
+    assert Joined([drawn, drawn]).repeated_key() is None
 
 
 def test_no_branch() -> None:

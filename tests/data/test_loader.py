@@ -152,6 +152,19 @@ def test_a_dead_worker_ends_the_run() -> None:
     assert "worker" in run.stderr
 
 
+def test_ctrl_c_ends_no_worker() -> None:
+    loader = Loader(Interrupted(20), 5, seed=0, workers=2)
+    assert [len(batch.keys) for batch in loader.epoch(0)] == [5] * 4
+
+
+class Interrupted(Numbers):
+    """Ctrl-C reaches the process that reads, too."""
+
+    def __getitem__(self, index: int) -> Sample:
+        os.kill(os.getpid(), signal.SIGINT)
+        return super().__getitem__(index)
+
+
 def test_images_of_different_sizes() -> None:
     with pytest.raises(MinusfaceError, match=r"n/3\.jpg: image of shape \(5, 5, 3\)"):
         list(sequential(Numbers(8, odd=3), 4))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -207,6 +210,60 @@ def test_refusals(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "plain", checkpoint.Card("plain", {}), {"model": {}})
     with pytest.raises(MinusfaceError, match="holds no generator"):
         Protector.load(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("tries", [1, 2])
+def test_crops_of_other_types_of_floats(dtype: torch.dtype, tries: int) -> None:
+    protector, pixels = small(), crops(3).to(dtype)
+    orders = draw_permutation(3 * tries, 48, torch.Generator().manual_seed(2)).view(3, tries, 48)
+    found = protector.protect(pixels, orders, tries=tries).pixels
+    assert found.dtype == torch.float32
+    assert torch.equal(found, protector.protect(pixels.float(), orders, tries=tries).pixels)
+
+
+def test_permutations_of_other_types() -> None:
+    protector, pixels = small(), crops(2)
+    order = draw_permutation(2, 48, torch.Generator().manual_seed(2))
+    expected = protector.protect(pixels, order).pixels
+    for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16):
+        assert torch.equal(protector.protect(pixels, order.to(dtype)).pixels, expected), dtype
+    for other in (order.float(), order.double(), order.to(torch.complex64)):
+        with pytest.raises(MinusfaceError, match=r"permutation: torch\..*, expected integers"):
+            protector.protect(pixels, other)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_batches_of_no_crops(batch_size: int) -> None:
+    with pytest.raises(MinusfaceError, match=f"batch_size {batch_size}, expected 1 or more"):
+        small().protect(crops(2), batch_size=batch_size)
+
+
+@pytest.mark.parametrize("codec", ["dct", "dwt", "raw"])
+def test_a_protector_can_be_pickled(codec: Any) -> None:
+    config = CodecConfig(codec, 16, 4) if codec != "raw" else CodecConfig("raw", 16)
+    protector = Protector(config, GeneratorConfig(width=4)).eval().requires_grad_(False)
+    order = draw_permutation(2, protector.codec.channels, torch.Generator().manual_seed(2))
+    expected = protector.protect(crops(2), order).pixels
+    again = pickle.loads(pickle.dumps(protector))
+    assert torch.equal(again.protect(crops(2), order).pixels, expected)
+
+
+@pytest.mark.parametrize("width", [4, 8])
+def test_a_generator_that_learned_in_between_protects_with_its_new_weights(width: int) -> None:
+    torch.manual_seed(width)
+    protector = Protector(CodecConfig(size=16, ratio=4), GeneratorConfig(width=width)).eval()
+    order = draw_permutation(2, 48, torch.Generator().manual_seed(2))
+    for _ in range(2):
+        before = protector.requires_grad_(False).protect(crops(2), order).pixels
+        protector.requires_grad_(True)
+        # It writes where Python does not see it.
+        optimizer = torch.optim.AdamW(protector.parameters(), 0.05, fused=True)
+        protector(crops(2), order).square().sum().backward()
+        optimizer.step()
+        after = protector.requires_grad_(False).protect(crops(2), order).pixels
+        assert not torch.allclose(before, after, atol=1e-3)
+        assert torch.equal(deepcopy(protector).protect(crops(2), order).pixels, after)
 
 
 def test_empty_batch() -> None:

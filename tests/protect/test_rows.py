@@ -146,6 +146,25 @@ def test_one_image_and_many_give_the_same() -> None:
     torch.testing.assert_close(together, one_by_one, rtol=0, atol=1e-5)
 
 
+@torch.no_grad()
+def test_filters_that_learned_in_between() -> None:
+    codec = CODECS[0]
+    unwritten, written = both(codec, crops(codec))
+    conv = convolution(codec, 5, 1).requires_grad_(False)
+    before = unwritten.convolve(conv)
+    conv.requires_grad_(True)
+    with torch.enable_grad():
+        # It writes where Python does not see it.
+        optimizer = torch.optim.AdamW(conv.parameters(), 0.5, fused=True)
+        unwritten.convolve(conv).square().sum().backward()
+        optimizer.step()
+    conv.requires_grad_(False)
+    after = unwritten.convolve(conv)
+    assert not torch.allclose(before, after, rtol=1e-3)
+    expected = written.convolve(conv)
+    assert float((after - expected).norm() / expected.norm()) < 1e-4
+
+
 def test_another_size_is_refused() -> None:
     protector = Protector(CodecConfig(size=32), GeneratorConfig(4)).eval()
     with torch.no_grad(), pytest.raises(MinusfaceError, match=r"crops: shape .*32, 32"):

@@ -163,6 +163,34 @@ def test_onnx_teacher_sees_the_crops(tmp_path: Path, batch: int | str) -> None:
         teacher.targets(["a"], torch.zeros(1, 3, 8, 8), torch.zeros(1, dtype=torch.bool))
 
 
+def test_each_process_asks_the_teacher_on_its_own_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = tmp_path / "teacher.onnx"
+    path.write_bytes(flatten_model("N", (3, 4, 4)))
+    real, asked = onnxruntime.InferenceSession, []
+
+    def session(file: str, providers: list[Any]) -> Any:
+        asked.append(providers)
+        return real(file, providers=["CPUExecutionProvider"])
+
+    here = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: here)
+    for local in (None, "0", "3"):
+        if local is None:
+            monkeypatch.delenv("LOCAL_RANK", raising=False)
+        else:
+            monkeypatch.setenv("LOCAL_RANK", local)
+        OnnxTeacher(path)
+        own = {"device_id": int(local or 0)}
+        assert asked.pop() == [("CUDAExecutionProvider", own), "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: here[2:])
+    OnnxTeacher(path)
+    assert asked.pop() == ["CPUExecutionProvider"]
+
+
 def test_onnx_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
     path = tmp_path / "bad.onnx"

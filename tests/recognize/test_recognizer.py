@@ -91,6 +91,20 @@ def test_embeddings_are_unit_rows_whatever_the_batch() -> None:
     assert recognizer.embed(ProtectedImage(pixels[:0])).vectors.shape == (0, 16)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("transform", ["rescaled", "unmixed"])
+def test_images_of_other_types_of_floats(dtype: torch.dtype, transform: Any) -> None:
+    recognizer = small(config=RecognizerConfig("ir_lite", 16, transform)).eval()
+    pixels = noise(1, 3, 3, 32, 32).to(dtype)
+    found = recognizer.embed(ProtectedImage(pixels)).vectors
+    assert found.dtype == torch.float32
+    assert torch.equal(found, recognizer.embed(ProtectedImage(pixels.float())).vectors)
+    if transform == "rescaled":
+        # Of wider weights, images are as wide.
+        wider = recognizer.double().embed(ProtectedImage(pixels)).vectors
+        torch.testing.assert_close(wider, found, atol=1e-3, rtol=0)
+
+
 def test_something_can_learn_from_templates() -> None:
     pixels = noise(1, 2, 3, 32, 32)
     head = torch.nn.Linear(16, 2)

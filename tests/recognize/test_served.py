@@ -13,8 +13,10 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from minusface import packed
-from minusface.recognize import served
+from minusface.config import RecognizerConfig
+from minusface.recognize import Recognizer, served
 from minusface.recognize.iresnet import IResNet
+from minusface.train.compiled import compile_recognizer
 
 SHAPES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -141,18 +143,100 @@ def test_what_learns_or_gathers_statistics_is_computed_layer_by_layer() -> None:
     assert served.serving(net, maps()) is not None
 
 
+@torch.no_grad()
+def test_hooks_within_are_called() -> None:
+    net, seen = network(), []
+    plain = net(maps())
+    for name in ("body.1.res_layer.1", "body.2.res_layer.0", "body.2", "input_layer.2"):
+        layer = net.get_submodule(name)
+        for put in (layer.register_forward_hook, layer.register_forward_pre_hook):
+            handle = cast(Any, put)(lambda *told: seen.append(told))
+            assert served.serving(net, maps()) is None
+            torch.testing.assert_close(net(maps()), plain, atol=2e-4, rtol=1e-3)
+            assert len(seen) == 1
+            seen.clear()
+            handle.remove()
+    assert served.serving(net, maps()) is not None
+    # The network's own are called in any case.
+    net.register_forward_hook(lambda *told: seen.append(told))
+    assert served.serving(net, maps()) is not None
+    net(maps())
+    assert len(seen) == 1
+
+
+def test_weights_that_learned_in_a_compiled_pass_are_merged_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def compiled(function: Callable[[Tensor], Tensor], **options: Any) -> Any:
+        def run(hidden: Tensor) -> Tensor:
+            with monkeypatch.context() as patched:
+                patched.setattr(torch.compiler, "is_compiling", lambda: True)
+                return function(hidden)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    recognizer = Recognizer(RecognizerConfig("ir_lite", 8), size=32)
+    compile_recognizer(recognizer, torch.device("cpu"))
+    net, x = cast(IResNet, recognizer.backbone), torch.rand(2, 3, 32, 32)
+    net.eval().requires_grad_(False)
+    with torch.no_grad():
+        before = net(x)
+    net.requires_grad_(True).training = True
+    # It writes where Python does not see it.
+    optimizer = torch.optim.AdamW(net.parameters(), 0.05, fused=True)
+    net(x).square().sum().backward()
+    optimizer.step()
+    net.requires_grad_(False).training = False
+    with torch.no_grad():
+        after = net(x)
+        assert not torch.allclose(before, after, atol=1e-3)
+        torch.testing.assert_close(after, layers(net, x), atol=2e-4, rtol=1e-3)
+
+
+class Louder(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 3
+
+
+class Shifted(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 1
+
+
+@pytest.mark.parametrize(("place", "kind"), [(4, Louder), (0, Shifted)])
+@torch.no_grad()
+def test_layers_with_a_forward_of_their_own_are_asked(place: int, kind: type[nn.Module]) -> None:
+    net = network()
+    before = net(maps())
+    other = copy.deepcopy(net)
+    cast(Any, other.body[1]).res_layer[place].__class__ = kind
+    assert served.serving(other, maps()) is None
+    after = other(maps())
+    assert not torch.allclose(before, after, atol=1e-3)
+    torch.testing.assert_close(after, layers(other, maps()))
+
+
+@torch.no_grad()
+def test_a_layer_whose_forward_was_exchanged_is_asked() -> None:
+    net = network()
+    net(maps())
+    cast(Any, net.body[1]).res_layer[1].forward = lambda x: x
+    assert served.serving(net, maps()) is None
+
+
 def test_it_is_forgotten_with_its_network_and_copied_with_none() -> None:
     net = network()
     with torch.no_grad():
         found = net(maps())
         gc.collect()
-        count = len(served._MADE)
+        count = len(served._MADE[torch.float32])
         again = copy.deepcopy(net)
         assert torch.equal(again(maps()), found)
-    assert len(served._MADE) == count + 1
+    assert len(served._MADE[torch.float32]) == count + 1
     del again
     gc.collect()
-    assert len(served._MADE) == count
+    assert len(served._MADE[torch.float32]) == count
 
 
 @pytest.mark.parametrize("kind", SHAPES)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from minusface import checkpoint
-from minusface.checkpoint import CARD, load_card, load_part
+from minusface.checkpoint import CARD, Card, load_card, load_part
+from minusface.config import TrainConfig, plain
+from minusface.errors import MinusfaceError
+from minusface.train.going_on import check_out
+from minusface.train.parallel import restarted
 from tests.train.test_loop import Toy, equal, lines, settings, train
 
 
@@ -81,6 +86,41 @@ def test_ctrl_c_while_the_best_is_written(tmp_path: Path, monkeypatch: pytest.Mo
     train(config, Toy(seed=5), evaluate=scored(0.5, 0.3), resume=True)
     assert load_card(tmp_path / "best").metrics == {"score": 0.5, "step": 3, "best": 0.5}
     assert evaluated(tmp_path) == [(3, 0.5), (6, 0.3)]
+
+
+def kept_best(config: TrainConfig) -> None:
+    """As a run leaves it that is killed between its first evaluation and its first save."""
+    found = replace(config, precision="float32")
+    card = Card("plain", {}, config=plain(found), metrics={"step": 3, "score": 0.5})
+    checkpoint.save(Path(config.out) / "best", card, {"model": {}})
+
+
+def test_the_best_of_a_run_that_never_saved_is_no_other_runs(tmp_path: Path) -> None:
+    config = TrainConfig(out=str(tmp_path), precision="auto")
+    check_out(config, resume=False)
+    kept_best(config)
+    with pytest.raises(MinusfaceError, match="stopped before its first save"):
+        check_out(config, resume=False)
+
+
+def test_torchrun_starts_again_beside_the_best_of_the_same_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TrainConfig(out=str(tmp_path), precision="auto")
+    kept_best(config)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    with pytest.raises(MinusfaceError, match="stopped before its first save"):
+        check_out(config, resume=False)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert not restarted(config.out)
+    check_out(config, resume=False)
+    # After a refusal torchrun starts again, too: of another run's best that is no leave to write.
+    for other in (replace(config, seed=1), replace(config, epochs=1.0)):
+        with pytest.raises(MinusfaceError, match="stopped before its first save"):
+            check_out(other, resume=False)
+    (tmp_path / "best" / CARD).write_text("damaged")
+    with pytest.raises(MinusfaceError, match="stopped before its first save"):
+        check_out(config, resume=False)
 
 
 def test_what_is_due_is_forgotten_without_an_evaluation(tmp_path: Path) -> None:

@@ -209,15 +209,6 @@ def test_resume_refuses_the_moments_of_another_optimiser(tmp_path: Path) -> None
         train(settings(tmp_path), Wider(), resume=True)
 
 
-def test_the_best_of_a_run_that_never_saved_is_no_other_runs(tmp_path: Path) -> None:
-    from minusface.train.going_on import check_out
-
-    (tmp_path / "best").mkdir()
-    (tmp_path / "best" / "card.json").write_text("{}")
-    with pytest.raises(MinusfaceError, match="stopped before its first save"):
-        check_out(tmp_path, resume=False)
-
-
 def test_best_survives_a_resume(tmp_path: Path) -> None:
     scores = iter([0.9, 0.1, 0.2])
     config = settings(tmp_path, evaluate_every=1.0, epochs=3)
@@ -268,6 +259,19 @@ def test_ctrl_c_saves(tmp_path: Path) -> None:
     assert stopped.step == 3
     assert load_card(tmp_path / "last").metrics["step"] == 3
     assert equal(load_part(tmp_path / "last"), task.model_tensors())
+
+
+def test_a_step_that_is_saved_after_ctrl_c_is_in_the_log(tmp_path: Path) -> None:
+    task, reported = Toy(), []
+    task.stop_at = 3
+    _, stopped = train(settings(tmp_path), task, report=reported.append)
+    assert (stopped.step, stopped.interrupted) == (3, True)
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]
+    assert [progress.step for progress in reported] == [1, 2, 3]
+    train(settings(tmp_path), Toy(seed=5), resume=True)
+    train(settings(tmp_path / "whole"))
+    found, whole = ([line["losses"] for line in lines(f)] for f in (tmp_path, tmp_path / "whole"))
+    assert found == whole
 
 
 @pytest.mark.parametrize("saved", [True, False])

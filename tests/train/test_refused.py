@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from minusface import checkpoint
+from minusface.checkpoint import Card
 from minusface.config import (
     BranchConfig,
     CodecConfig,
     DataConfig,
+    GeneratorConfig,
     LossConfig,
     OptimizerConfig,
     ScheduleConfig,
@@ -19,9 +23,11 @@ from minusface.config import (
     StartConfig,
     TrainConfig,
 )
-from minusface.train.run import train
+from minusface.protect import Protector
+from minusface.train.build import build_task
+from minusface.train.run import build, train
 from minusface.train.settings import check_settings
-from tests.train.test_run import branched, draw_people, losses, refused, settings, stop_at
+from tests.train.test_run import SIZE, branched, draw_people, losses, refused, settings, stop_at
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +124,39 @@ def test_numbers_out_of_range(changes: dict[str, Any], message: str) -> None:
 
 def test_the_largest_seed(people: Path, tmp_path: Path) -> None:
     assert train(settings(people, tmp_path / "run", epochs=0.1, seed=2**63 - 1)).step == 1
+
+
+def test_building_draws_from_the_config_and_leaves_all_generators_as_they_are(
+    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    config = settings(people, tmp_path / "run", seed=5)
+    states = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        seeded.clear()
+        before = torch.get_rng_state()
+        states.append(build_task(config, 4, None).state_dict())
+        assert torch.equal(torch.get_rng_state(), before)
+        assert not seeded, "torch.manual_seed seeds GPUs, which nothing puts back"
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
+
+
+@pytest.mark.parametrize("codec", [CodecConfig("dwt", SIZE, 2), CodecConfig("dct", SIZE, 4)])
+def test_a_generator_of_other_features_is_no_start(
+    people: Path, tmp_path: Path, codec: CodecConfig
+) -> None:
+    before = Protector(CodecConfig("dct", SIZE, 2), GeneratorConfig(4))
+    card, start = Card("stage1", before.spec()), tmp_path / "stage1"
+    checkpoint.save(start, card, {"model": before.state_dict()})
+    config = settings(people, tmp_path / "run", codec=codec, start=StartConfig(str(start)))
+    refused(
+        lambda: build(config),
+        f"start.generator {start}: made with codec dct of ratio 2",
+        f"the config has {codec.name} of ratio {codec.ratio}",
+    )
+    # Crops of another size have the same features.
+    same = replace(config, codec=CodecConfig("dct", 32, 2), data=DataConfig("synthetic:4x3"))
+    build(same)

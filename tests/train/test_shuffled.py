@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from minusface.config import (
     TrainConfig,
 )
 from minusface.errors import MinusfaceError
+from minusface.evaluate.held_out import held_out
 from minusface.protect import Protector, draw_permutation
 from minusface.recognize import standardize
 from minusface.train.build import build_task
@@ -90,6 +92,16 @@ def test_an_untrained_recogniser_is_not_asked_for_held_out_pairs() -> None:
     loss, pairs = LossConfig(beta=0.0, shuffled=1.0), EvalConfig(pairs="pairs.txt")
     with pytest.raises(MinusfaceError, match=r"evaluation\.pairs: .* loss\.beta 0"):
         task_of(settings(loss=loss, evaluation=pairs))
+
+
+@pytest.mark.parametrize("task", ["stage1", "toy"])
+def test_no_best_is_chosen_by_an_untrained_recogniser(task: Any) -> None:
+    drawn = settings(task=task, loss=LossConfig(beta=0.0, shuffled=1.0))
+    assert drawn.evaluation.every > 0
+    assert drawn.data.faces.startswith("synthetic")
+    assert held_out(drawn) is None
+    for trained in (replace(drawn, loss=LossConfig()), replace(drawn, task="stage2")):
+        assert held_out(trained) is not None
 
 
 def test_weight_zero_is_the_papers() -> None:

@@ -109,7 +109,7 @@ def _run(config: TrainConfig, resume: bool, profile: bool) -> Outcome:
             report.line(f"minusface: warning: {line}")
         evaluate = _evaluation(config, report)
         report.line(introduction(config, held_out=evaluate is not None))
-        check_out(Path(config.out), resume)
+        check_out(config, resume)
         loggers = wanted_loggers(config.tensorboard, config.out)
         for logger in loggers:
             stack.callback(logger.close)

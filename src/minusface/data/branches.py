@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
+from pathlib import Path
 
 import torch
 
@@ -49,11 +50,38 @@ class Joined:
     def keys(self) -> Iterator[str]:
         """All keys, part after part, of the parts that list theirs."""
         for part in self.parts:
-            yield from getattr(part, "keys", tuple)()
+            yield from _keys(part)
+
+    def repeated_key(self) -> str | None:
+        """A key that two parts give to images of different datasets, or None.
+
+        Parts of one folder, or of the same images elsewhere, may share their keys.
+        """
+        for number, part in enumerate(self.parts):
+            for other in self.parts[:number]:
+                theirs = set(_keys(other))
+                common = next((key for key in _keys(part) if key in theirs), None)
+                if common is not None and not _same_images(part, other):
+                    return common
+        return None
 
     def fingerprint(self) -> str:
         """Of the parts' fingerprints, in their order."""
         return digest(part.fingerprint() for part in self.parts)
+
+
+def _keys(part: FaceDataset) -> Iterable[str]:
+    """A part's keys, where it lists them."""
+    listed: Iterable[str] = getattr(part, "keys", tuple)()
+    return listed
+
+
+def _same_images(one: FaceDataset, other: FaceDataset) -> bool:
+    """Whether a key means the same image in both: files below one folder, or datasets that are alike."""
+    roots = [Path(part.root).resolve() for part in (one, other) if hasattr(part, "root")]
+    if len(roots) == 2 and roots[0] == roots[1]:
+        return True
+    return one.fingerprint() == other.fingerprint()
 
 
 class BranchLoader:

@@ -5,6 +5,7 @@ Legend: B batch, H, W pixels.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -194,7 +195,7 @@ def _batches(dataset: FaceDataset, plan: list[Indices], workers: int) -> Iterato
         batch_size=None,
         collate_fn=_as_is,
         num_workers=min(workers, len(plan)),
-        worker_init_fn=_one_thread,
+        worker_init_fn=_begin_worker,
         # Its own, so that starting workers draws nothing from the global generator.
         generator=torch.Generator().manual_seed(0),
     )
@@ -229,7 +230,10 @@ def _as_is(value: Any) -> Any:
     return value
 
 
-def _one_thread(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
+    # Ctrl-C reaches the whole group, and the process that trains has a step to end and a save to write: it
+    # ends its workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # 0, not 1: a forked process that is told 1 ends the threads of its parent, which it does not have, and
     # may wait for them for ever.
     cv2.setNumThreads(0)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from minusface import packed
 from minusface.config import GeneratorConfig
 from minusface.errors import MinusfaceError
+from minusface.kept import hooked, may_learn
 from minusface.recompute import recomputed
 
 LEVELS = 5
@@ -50,12 +51,16 @@ def double_conv(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-def _double(pair: nn.Sequential, hidden: Tensor) -> Tensor:
-    """What :func:`double_conv` gave, of a map."""
+def _double(pair: nn.Sequential, hidden: Tensor, start: int = 0) -> Tensor:
+    """What :func:`double_conv` gave, of a map; from its layer ``start`` on, 0 or 2."""
     if not packed.usable(hidden, narrow=True):
-        return cast(Tensor, pair(hidden))
-    for place in (0, 2):
-        hidden = packed.convolve(hidden, cast(nn.Conv2d, pair[place]), relu=True)
+        return cast(Tensor, (pair[start:] if start else pair)(hidden))
+    layers = list(pair)[start:]
+    if hooked(pair, *layers):
+        wide = hidden.to(cast(nn.Conv2d, layers[0]).weight.dtype)
+        return cast(Tensor, (pair[start:] if start else pair)(wide)).to(hidden.dtype)
+    for conv in layers[::2]:
+        hidden = packed.convolve(hidden, cast(nn.Conv2d, conv), relu=True)
     return hidden
 
 
@@ -104,6 +109,7 @@ class UNet(nn.Module):
 
     def _below(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """All but the first level's way down."""
+        may_learn(self)
         if hidden.shape[-1] % STRIDE or hidden.shape[-2] % STRIDE:
             raise MinusfaceError(
                 f"generator: features of {hidden.shape[-2]}x{hidden.shape[-1]}, "
@@ -129,10 +135,7 @@ class UNet(nn.Module):
 
     def _finish(self, level: int, hidden: Tensor) -> Tensor:
         """What follows the first activation of a level."""
-        pair = cast(nn.Sequential, self.down[level])
-        if packed.usable(hidden, narrow=True):
-            return packed.convolve(hidden, cast(nn.Conv2d, pair[2]), relu=True)
-        return cast(Tensor, pair[2:](hidden))
+        return _double(cast(nn.Sequential, self.down[level]), hidden, 2)
 
     def _ascend(self, level: int, hidden: Tensor, skip: Tensor) -> Tensor:
         up = cast(nn.ConvTranspose2d, self.up[level])

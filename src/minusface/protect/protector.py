@@ -23,7 +23,7 @@ from minusface.protect.codec import BlockCodec, Codec, build_codec
 from minusface.protect.generator import Regeneration, build_generator
 from minusface.protect.reading import Features, UnwrittenFeatures, can_stay_unwritten, read
 from minusface.protect.rows import Rows
-from minusface.protect.shuffle import draw_permutation_from_entropy
+from minusface.protect.shuffle import check_permutation, draw_permutation_from_entropy
 from minusface.protect.spec import config_of, copies_of, mask_of, mask_spec
 from minusface.types import FaceCrop, ProtectedImage
 from minusface.weights import resolve
@@ -205,25 +205,28 @@ class Protector(nn.Module):
             X_p, (B, 3n, N, N) in [0, 1], on the CPU.
 
         Raises:
-            MinusfaceError: NaN, values outside [-1, 1], another size, a wrong permutation or number of tries.
+            MinusfaceError: NaN, values outside [-1, 1], another size, a wrong permutation, batch size or
+                number of tries.
         """
+        if batch_size < 1:
+            raise MinusfaceError(f"batch_size {batch_size}, expected 1 or more")
         faces = crops if isinstance(crops, FaceCrop) else FaceCrop(crops)
         shape = (len(faces), self.n_duplicate * check_tries(tries), self.codec.channels)
         if permutation is None:
             flat = draw_permutation_from_entropy(shape[0] * shape[1], shape[2])
             permutation = flat.view(shape)
-        permutation = _check_permutation(permutation, shape)
+        permutation = check_permutation(permutation, shape)
         size = self.codec_config.size
         # Made outside inference mode, as what is made there can be no part of anything that learns.
         pixels = torch.empty(len(faces), self.n_duplicate * 3, size, size)
-        device = next(self.parameters()).device
+        weight = next(self.parameters())
         was_training = self.training
         self.eval()
         try:
             parts = [torch.split(t, batch_size) for t in (pixels, faces.pixels, permutation)]
             with torch.inference_mode():
                 for into, part, orders in zip(*parts, strict=True):
-                    into.copy_(self._tried(part.to(device), orders.to(device), tries))
+                    into.copy_(self._tried(part.to(weight), orders.to(weight.device), tries))
         finally:
             self.train(was_training)
         return ProtectedImage(pixels)
@@ -294,18 +297,3 @@ class Protector(nn.Module):
         checkpoint.load_into(protector.generator, tensors, str(path))
         protector.precision = pick_precision(precision, "cpu")
         return protector.eval().requires_grad_(False)
-
-
-def _check_permutation(permutation: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """(B, n, F), each row a permutation of the channels (or a mask of bools)."""
-    if permutation.ndim == 2 and shape[1] == 1:
-        permutation = permutation[:, None]
-    if tuple(permutation.shape) != shape:
-        raise MinusfaceError(
-            f"permutation: shape {tuple(permutation.shape)}, expected {shape} (batch, copies, channels)"
-        )
-    if permutation.dtype != torch.bool:
-        every = torch.arange(shape[2], device=permutation.device)
-        if not bool((permutation.sort(dim=-1).values == every).all()):
-            raise MinusfaceError(f"permutation: a row does not hold each of 0..{shape[2] - 1} once")
-    return permutation

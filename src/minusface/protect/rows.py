@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from minusface.devices import without_autocast
+from minusface.kept import Kept, may_learn
 from minusface.memory import empty_large
-from minusface.packed import Kept
 from minusface.protect.codec import LEVEL_SHIFT, YCBCR, BlockCodec
 from minusface.protect.row_convolution import AROUND, RowConvolution
 
@@ -161,6 +161,7 @@ class Rows(nn.Module):
                 made = torch.matmul(rows, filters.reshape(3 * self.ratio, -1)).to(dtype)
                 return made.view(-1, AROUND, self.across, 3, outside)
 
+            may_learn(conv)
             learning = conv.weight.requires_grad or dtype not in self._matrices
             matrices = make() if learning else self._matrices[dtype].get(conv, [conv.weight], make)
             response: Tensor = RowConvolution.apply(  # type: ignore[no-untyped-call]

@@ -72,3 +72,31 @@ def _kept(order: Tensor, fraction: float) -> Tensor:
     if not 0 <= fraction < 1:
         raise MinusfaceError(f"mask fraction {fraction}: expected 0 <= fraction < 1")
     return order >= round(fraction * order.shape[1])
+
+
+def check_permutation(permutation: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """What a caller gives as permutations, as (B, n, F) int64; or as a mask of bools.
+
+    Args:
+        permutation: (B, n, F), or (B, F) where n is 1, of any type of integers or bools.
+        shape: (B, n, F), as expected.
+
+    Raises:
+        MinusfaceError: another shape or type, or a row that does not hold each channel once.
+    """
+    if permutation.ndim == 2 and shape[1] == 1:
+        permutation = permutation[:, None]
+    if tuple(permutation.shape) != shape:
+        raise MinusfaceError(
+            f"permutation: shape {tuple(permutation.shape)}, expected {shape} (batch, copies, channels)"
+        )
+    if permutation.dtype == torch.bool:
+        return permutation
+    if permutation.is_floating_point() or permutation.is_complex():
+        raise MinusfaceError(f"permutation: {permutation.dtype}, expected integers")
+    # Not every type of integers can be sorted and looked up by.
+    permutation = permutation.to(torch.int64)
+    every = torch.arange(shape[2], device=permutation.device)
+    if not bool((permutation.sort(dim=-1).values == every).all()):
+        raise MinusfaceError(f"permutation: a row does not hold each of 0..{shape[2] - 1} once")
+    return permutation

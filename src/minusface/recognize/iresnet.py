@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from minusface import packed
 from minusface.errors import MinusfaceError
+from minusface.kept import may_learn
 from minusface.recognize.prelu import PReLU
 from minusface.recognize.served import serving
 from minusface.recompute import recomputed
@@ -196,6 +197,7 @@ class IResNet(nn.Module):
             hidden: the first convolution's output.
             levels: given a list, what each of the four levels ends with, (B, K, H, W), is appended to it.
         """
+        may_learn(self)
         for number, layer in enumerate((self.input_layer[1:], *self.body)):
             hidden = recomputed(layer, layer, hidden) if self.recompute else layer(hidden)
             if levels is not None and number in self.ends:

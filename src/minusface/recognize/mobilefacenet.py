@@ -10,6 +10,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from minusface.kept import may_learn
 from minusface.recognize.iresnet import check_size, init_weights
 from minusface.recognize.prelu import PReLU
 from minusface.recognize.strided import strided_depthwise
@@ -139,6 +140,7 @@ class MobileFaceNet(nn.Module):
 
     def after_first(self, hidden: Tensor) -> Tensor:
         """All but the first convolution: its output to (B, D)."""
+        may_learn(self)
         stem = cast(nn.Sequential, self.input_layer[0])[1:]
         hidden = self.output_layer[:2](self.pool(self.body(self.input_layer[1:](stem(hidden)))))
         norm = cast(nn.BatchNorm1d, self.output_layer[2])

@@ -191,15 +191,14 @@ class Recognizer(nn.Module):
         self._admit(images)
         if batch_size < 1:
             raise MinusfaceError(f"batch_size {batch_size}, expected 1 or more")
-        device = next(self.backbone.parameters()).device
+        weight = next(self.backbone.parameters())
         training = self.training
         if training:
             self.eval()
         try:
             with torch.inference_mode():
-                rows = [
-                    self(part.to(device)).float() for part in torch.split(images.pixels, batch_size)
-                ]
+                parts = torch.split(images.pixels, batch_size)
+                rows = [self(part.to(weight)).float() for part in parts]
                 found = nnf.normalize(torch.cat(rows), dim=1).to(images.pixels.device)
         finally:
             if training:

@@ -15,37 +15,40 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from minusface import packed
-from minusface.packed import Packed, Watched, folded, scale_and_shift
+from minusface.kept import Kept, Watched
+from minusface.packed import Packed, folded, scale_and_shift
 
 if TYPE_CHECKING:
     from minusface.recognize.iresnet import IResNet, ResidualUnit
 
 # A shift of more than so many standard deviations of a channel would cost digits of bfloat16.
 FAR = 4.0
-_MADE: WeakKeyDictionary[nn.Module, dict[torch.dtype, tuple[Watched, Served]]] = WeakKeyDictionary()
+# By the type that is computed in.
+_MADE = {torch.float32: Kept(), torch.bfloat16: Kept()}
 
 
 def serving(network: IResNet, x: Tensor) -> Served | None:
-    """What computes a network's embeddings of maps as ``x``; None where its weights may learn.
+    """What computes a network's embeddings of maps as ``x``; None where its weights may learn, or merging
+    would pass over a hook or a forward of somebody's own.
 
     Args:
         network: an IR network.
         x: (B, C, H, W), :func:`minusface.packed.usable`.
     """
-    made = _MADE.setdefault(network, {})
-    found = made.get(x.dtype)
+    kept = _MADE[x.dtype]
+    found: tuple[Watched, Served] | None = kept.held(network)
     if found is None or not found[0].unchanged():
-        made.pop(x.dtype, None)
+        kept.drop(network)
         watched = Watched(network)
-        if not watched.frozen():
+        if not watched.frozen() or not watched.plain():
             return None
-        found = made[x.dtype] = (watched, Served(network, x))
+        found = watched, Served(network, x)
+        kept.hold(network, found)
     return found[1]
 
 

@@ -5,6 +5,7 @@ Legend: B batch, N images of a file, D embedding of the teacher.
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from minusface.devices import sent
 from minusface.errors import MinusfaceError
 
 Float64 = npt.NDArray[np.float64]
+CUDA = "CUDAExecutionProvider"
 
 
 class Teacher(Protocol):
@@ -203,7 +205,7 @@ class OnnxTeacher:
             raise MinusfaceError(f"{path}: no such file")
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                self.path, providers=onnxruntime.get_available_providers()
+                self.path, providers=_providers(onnxruntime.get_available_providers())
             )
         except Exception as error:  # onnxruntime's own errors share no public base
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -255,6 +257,17 @@ class OnnxTeacher:
             result = self._session.run(None, {self._input: full.cpu().numpy()})[0]
             found[start : start + step] = torch.from_numpy(np.array(result))[: len(part)]
         return nnf.normalize(found, dim=1).to(crops.device)
+
+
+def _providers(available: Sequence[str]) -> list[Any]:
+    """What a teacher is computed by: where CUDA is here, this process's own GPU.
+
+    onnxruntime would put all processes on the first one, and TensorRT before CUDA, which builds an engine
+    for minutes.
+    """
+    if CUDA not in available:
+        return list(available)
+    return [(CUDA, {"device_id": int(os.environ.get("LOCAL_RANK", "0"))}), "CPUExecutionProvider"]
 
 
 def load_teacher(path: Path | str, keys: Sequence[str] | None = None) -> Teacher:

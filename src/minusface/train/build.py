@@ -44,7 +44,8 @@ def build_task(config: TrainConfig, classes: Classes, teacher: Teacher | None) -
     if config.task == "stage1" and config.codec.name == "raw":
         raise MinusfaceError("task stage1: codec.name raw is the toy case; expected dct or dwt")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        # Not torch.manual_seed, which reaches GPUs' generators, too.
+        torch.default_generator.manual_seed(config.seed)
         if config.task == "stage2":
             task: Task = StageTwo(config, classes, teacher, _frozen_protector(config))
         else:
@@ -62,7 +63,9 @@ def build_task(config: TrainConfig, classes: Classes, teacher: Teacher | None) -
                 warm_start(recognizer, tensors)
     if config.task != "stage2" and config.start.generator and task.protector is not None:
         with of_key("start.generator"):
-            tensors = Protector.load(config.start.generator, masks=True).generator.state_dict()
+            loaded = Protector.load(config.start.generator, masks=True)
+            _check_codec(loaded, config)
+            tensors = loaded.generator.state_dict()
             load_into(task.protector.generator, tensors, config.start.generator)
     return task
 
@@ -100,6 +103,21 @@ def _start_of(recognizer: Recognizer, path: str) -> dict[str, torch.Tensor]:
         if seen:
             return seen
     return load_part(folder, prefix="recognizer.")
+
+
+def _check_codec(loaded: Protector, config: TrainConfig) -> None:
+    """Refuse a generator of other features; those of crops of another size are the same.
+
+    Raises:
+        MinusfaceError: another transform or ratio.
+    """
+    before, now = ((codec.name, codec.ratio) for codec in (loaded.codec_config, config.codec))
+    # Pixels have no ratio.
+    if before != now and not before[0] == now[0] == "raw":
+        raise MinusfaceError(
+            f"{config.start.generator}: made with codec {before[0]} of ratio {before[1]}, but the config has "
+            f"{now[0]} of ratio {now[1]}"
+        )
 
 
 def _frozen_protector(config: TrainConfig) -> Protector:

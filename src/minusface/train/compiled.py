@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from minusface.errors import MinusfaceError
+from minusface.kept import may_learn
 from minusface.recognize import Recognizer
 
 COMPILERS = ("g++", "c++", "clang++")
@@ -32,6 +33,8 @@ def compile_recognizer(recognizer: Recognizer, device: torch.device) -> None:
     compiled = torch.compile(plain, dynamic=False, options={"fallback_random": True})
 
     def after_first(hidden: Tensor) -> Tensor:
+        # What is compiled does not ask.
+        may_learn(backbone)
         learns = torch.is_grad_enabled() and backbone.training
         result: Tensor = compiled(hidden) if learns else plain(hidden)  # type: ignore[no-untyped-call]
         return result

@@ -7,27 +7,42 @@ from pathlib import Path
 from typing import Any
 
 from minusface.checkpoint import CARD, Card, load_card
+from minusface.config import TrainConfig, plain
 from minusface.errors import MinusfaceError
+from minusface.train.parallel import attempts
 
 
-def check_out(out: Path, resume: bool) -> None:
+def check_out(config: TrainConfig, resume: bool) -> None:
     """Refuse to overwrite a run, or to go on with none.
 
     Raises:
-        MinusfaceError: ``last/`` of a run's folder is there, or is not; or its ``best/`` alone is.
+        MinusfaceError: ``last/`` of a run's folder is there, or is not; or its ``best/`` alone is, unless
+            torchrun starts the same run again.
     """
+    out = Path(config.out)
     there = (out / "last" / CARD).is_file()
     if there and not resume:
         raise MinusfaceError(
             f"{out}: holds a run already; --resume goes on with it, --out takes another"
         )
-    if not resume and (out / "best" / CARD).is_file():
+    alone = not resume and (out / "best" / CARD).is_file()
+    if alone and not (attempts() > 0 and _same_settings(out / "best", config)):
         raise MinusfaceError(
             f"{out}: holds best/ of a run that was stopped before its first save; expected another --out, "
             "or a folder without it"
         )
     if resume and not there:
         raise MinusfaceError(f"{out}: nothing to resume (no last/{CARD})")
+
+
+def _same_settings(best: Path, config: TrainConfig) -> bool:
+    """Whether a best was made by this very config: what torchrun starts again after a refusal is another."""
+    try:
+        before = dict(load_card(best).config)
+    except MinusfaceError:
+        return False
+    # A card says which precision ``auto`` was.
+    return {**before, "precision": None} == {**plain(config), "precision": None}
 
 
 def check_same(last: Path, card: Card) -> None:

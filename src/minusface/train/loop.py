@@ -91,13 +91,14 @@ def fit(
                 batch, samples = next(stream)
                 with in_step:
                     losses, rates = run.advance(batch)
-                pace.seen += samples
-                if first and (run.step % config.log_every == 0 or run.step == config.steps):
-                    values = {name: float(value) for name, value in losses.items()}
-                    progress = pace.progress(run.step, values, rates)
-                    for logger in told:
-                        logger.step(progress)
-                    report(progress)
+                    pace.seen += samples
+                    # Here, so that a step that is saved after Ctrl-C is in the log.
+                    if first and (run.step % config.log_every == 0 or run.step == config.steps):
+                        values = {name: float(value) for name, value in losses.items()}
+                        progress = pace.progress(run.step, values, rates)
+                        for logger in told:
+                            logger.step(progress)
+                        report(progress)
                 run.evaluate_if_due()
                 if run.step % config.save_every == 0 or run.step == config.steps:
                     run.save("last")

@@ -38,10 +38,14 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def attempts() -> int:
+    """How often torchrun has started this process anew after a failure."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
 def restarted(out: str | Path) -> bool:
     """Whether torchrun started this process anew after a failure, and there is something to go on from."""
-    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    return again and (Path(out) / "last" / CARD).is_file()
+    return attempts() > 0 and (Path(out) / "last" / CARD).is_file()
 
 
 def pick_device(name: str) -> torch.device:
@@ -109,8 +113,7 @@ def _meet(backend: str) -> None:
     names of its own.
     """
     store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = PrefixStore(f"minusface-{attempt}", store)
+    store = PrefixStore(f"minusface-{attempts()}", store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
 
 

@@ -138,7 +138,7 @@ def train(
     """
     check_settings(config)
     out = Path(config.out)
-    check_out(out, resume)
+    check_out(config, resume)
     built = build(config)
     if resume:
         check_same(out / "last", built.card)
@@ -236,11 +236,24 @@ def build(config: TrainConfig) -> Built:
 
 
 def open_teacher(config: TrainConfig, dataset: FaceDataset) -> Teacher | None:
-    """The teacher of a config, centred on the training images, or None."""
+    """The teacher of a config, centred on the training images, or None.
+
+    Raises:
+        MinusfaceError: see :func:`load_teacher`; or one file's name for images of several branches.
+    """
     if config.distill.teacher is None:
         return None
-    keys = getattr(dataset, "keys", None)
-    return load_teacher(config.distill.teacher, list(keys()) if keys is not None else None)
+    # Branches may list no keys at all, as a dataset that has no list.
+    keys = list(getattr(dataset, "keys", tuple)())
+    teacher = load_teacher(config.distill.teacher, keys or None)
+    if isinstance(teacher, TeacherFile) and isinstance(dataset, Joined):
+        repeated = dataset.repeated_key()
+        if repeated is not None:
+            raise MinusfaceError(
+                f"data.branches: {repeated!r} is in two of them, {teacher.where} has one embedding of it; "
+                "expected names that differ, or an .onnx teacher"
+            )
+    return teacher
 
 
 def teacher_of(teacher: Teacher | None) -> dict[str, object]:
