@@ -1,4 +1,4 @@
-"""What a client minds when it asks a server: addresses, texts, proxies, and when to ask again."""
+"""What a client minds when it asks a server: addresses, texts, proxies, tries, answers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,20 @@ from minusface.errors import MinusfaceError
 
 FIRST_WAIT, LONGEST_WAIT = 0.25, 30.0
 LOCAL = ("localhost", "127.0.0.1", "::1")
+
+
+class ServerError(MinusfaceError):
+    """What the server answered, or that it did not.
+
+    ``status`` is HTTP's, 0 without an answer; ``error`` the server's word for it; ``unsure`` whether an
+    earlier try of the same request may have been done.
+    """
+
+    unsure = False
+
+    def __init__(self, message: str, status: int = 0, error: str = "") -> None:
+        super().__init__(message)
+        self.status, self.error = status, error
 
 
 def make_http(httpx: Any, timeout: float, trust_env: bool) -> Any:
@@ -71,3 +85,22 @@ def pause(attempt: int, retry_after: str | None) -> float:
         return min(LONGEST_WAIT, float(retry_after))
     # Half of it by chance, so that many clients do not come back at once.
     return min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
+
+
+def understood(server: str, answer: Any, unsure: bool) -> dict[str, Any]:
+    """What a server says; ServerError where it is no success, or another program's answer."""
+    try:
+        said = answer.json()
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        raise ServerError(
+            f"{server}: status {answer.status_code}, no minusface service", answer.status_code
+        )
+    if answer.status_code != 200:
+        word = str(said.get("error", ""))
+        message = said.get("message", f"status {answer.status_code}")
+        error = ServerError(f"{server}: {message}", answer.status_code, word)
+        error.unsure = unsure
+        raise error
+    return said

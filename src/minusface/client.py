@@ -19,7 +19,15 @@ from typing import Any
 
 import cv2
 
-from minusface.asking import check_address, check_texts, make_http, may_be_done, pause
+from minusface.asking import (
+    ServerError,
+    check_address,
+    check_texts,
+    make_http,
+    may_be_done,
+    pause,
+    understood,
+)
 from minusface.errors import MinusfaceError
 from minusface.faces.detector import Detector
 from minusface.faces.photos import read_photo
@@ -30,20 +38,6 @@ from minusface.runtime import ClientModel, ExportCard, draw_order, to_bytes
 TRIES = 5
 AGAIN = (408, 429, 502, 503, 504)
 _MAKER = object()
-
-
-class ServerError(MinusfaceError):
-    """What the server answered, or that it did not.
-
-    ``status`` is HTTP's, 0 without an answer; ``error`` the server's word for it; ``unsure`` whether an
-    earlier try of the same request may have been done.
-    """
-
-    unsure = False
-
-    def __init__(self, message: str, status: int = 0, error: str = "") -> None:
-        super().__init__(message)
-        self.status, self.error = status, error
 
 
 class Sendable:
@@ -194,7 +188,7 @@ class Client:
         check_texts(person=person)
         images = [self._image(photo) for photo in photos]
         body = {"person": person, "images": images}
-        answer = self._ask("POST", "/v1/enroll", body, once=uuid.uuid4().hex)
+        answer = self._send("/v1/enroll", body, once=uuid.uuid4().hex)
         with self._whole():
             return tuple(answer["templates"])
 
@@ -204,7 +198,7 @@ class Client:
         """Does a photo show this person? See :meth:`enroll` for errors."""
         check_texts(person=person, fmr=fmr)
         body = {"person": person, "image": self._image(photo), "fmr": fmr}
-        answer = self._ask("POST", "/v1/verify", body)
+        answer = self._send("/v1/verify", body)
         with self._whole():
             return Verification(answer["same"], answer["score"], answer["threshold"], answer["fmr"])
 
@@ -214,7 +208,7 @@ class Client:
         """Who does a photo show? See :meth:`enroll` for errors."""
         check_texts(fmr=fmr)
         body = {"image": self._image(photo), "count": count, "fmr": fmr}
-        answer = self._ask("POST", "/v1/identify", body)
+        answer = self._send("/v1/identify", body)
         with self._whole():
             matches = tuple((match["person"], match["score"]) for match in answer["matches"])
             return Identification(matches, answer["threshold"], answer["fmr"])
@@ -242,6 +236,18 @@ class Client:
         sendable = photo if isinstance(photo, Sendable) else self._shield.protect(photo)
         self._agree(self._shield.card)
         return base64.b64encode(sendable.png).decode()
+
+    def _send(self, path: str, body: dict[str, Any], once: str | None = None) -> dict[str, Any]:
+        """Ask with images, naming their model: the server's may have become another since it was asked."""
+        assert self._shield is not None, "images were made by it"
+        card = self._shield.card
+        try:
+            return self._ask("POST", path, body | {"model": card.fingerprint}, once)
+        except ServerError as error:
+            if error.error == "other_model":
+                self._agreed = False
+                self._agree(card)
+            raise
 
     def _agree(self, card: ExportCard) -> None:
         if self._agreed:
@@ -274,7 +280,7 @@ class Client:
                 self._sleep(pause(attempt, None))
                 continue
             if answer.status_code not in AGAIN or attempt == TRIES:
-                return self._understood(answer, unsure)
+                return understood(self._server, answer, unsure)
             unsure = unsure or may_be_done(answer)
             self._sleep(pause(attempt, answer.headers.get("retry-after")))
         raise AssertionError("the last try returns or raises")
@@ -289,20 +295,12 @@ class Client:
                 f"{self._server}: an answer that is not understood, no minusface service"
             ) from error
 
-    def _understood(self, answer: Any, unsure: bool) -> dict[str, Any]:
-        try:
-            said = answer.json()
-        except ValueError:
-            said = None
-        if not isinstance(said, dict):
-            raise ServerError(
-                f"{self._server}: status {answer.status_code}, no minusface service",
-                answer.status_code,
-            )
-        if answer.status_code != 200:
-            word = str(said.get("error", ""))
-            message = said.get("message", f"status {answer.status_code}")
-            error = ServerError(f"{self._server}: {message}", answer.status_code, word)
-            error.unsure = unsure
-            raise error
-        return said
+
+__all__ = [
+    "Client",
+    "Identification",
+    "Sendable",
+    "ServerError",
+    "Shield",
+    "Verification",
+]

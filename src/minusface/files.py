@@ -18,20 +18,23 @@ from minusface.errors import MinusfaceError
 TEMPORARY = re.compile(r"\.(.+)\.([0-9]{1,18})\.tmp", re.DOTALL)
 # Seconds since the last change of a file that nobody writes to any more.
 QUIET = 600.0
+# Whoever owns the folder could have another file opened in the place of one to write.
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
-def write_atomically(path: Path, data: bytes, mode: int = 0o666) -> None:
+def write_atomically(path: Path, data: bytes, mode: int = 0o666, owned: bool = False) -> None:
     """Write a file so that a crash or a full disk leaves the old one, or none, never a half.
 
     Args:
         path: its folder is made when missing.
         data: all of it.
         mode: who may read it, from its first byte on; less what the system's umask takes away.
+        owned: written by root it becomes the folder's owner's: :func:`hand_over`.
 
     Raises:
         MinusfaceError: it cannot be written, or is a folder by its name.
     """
-    with _beside(path, data, mode) as temporary:
+    with _beside(path, data, mode, owned) as temporary:
         os.replace(temporary, path)
 
 
@@ -58,7 +61,7 @@ def write_new(path: Path, data: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _beside(path: Path, data: bytes, mode: int) -> Iterator[Path]:
+def _beside(path: Path, data: bytes, mode: int, owned: bool = False) -> Iterator[Path]:
     """The data in a file of another name in the same folder; it is gone afterwards."""
     if not path.name:
         raise MinusfaceError(f"{path}: a folder, expected a file to write")
@@ -70,8 +73,12 @@ def _beside(path: Path, data: bytes, mode: int) -> Iterator[Path]:
                 clear(path.with_name(left))
         # One that was left over would keep its mode.
         temporary.unlink(missing_ok=True)
-        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        with open(
+            temporary, "wb", opener=lambda name, flags: os.open(name, flags | NO_LINK, mode)
+        ) as file:
             _hold(file)
+            if owned:
+                hand_over(file.fileno(), path.parent)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -137,6 +144,20 @@ def _hold(file: IO[bytes]) -> bool:
             # A file system without locks.
             return True
     return True
+
+
+def hand_over(file: int, folder: Path) -> None:
+    """Give an open file to its folder's owner where root wrote it: a service of that user has to read it.
+
+    Raises nothing: where root may not do that, the file stays root's. Nor is a file with a second name given
+    away, which may be anybody's.
+    """
+    if os.name != "posix" or os.geteuid() != 0:
+        return
+    with contextlib.suppress(OSError):
+        about = os.stat(folder)
+        if os.fstat(file).st_nlink == 1:
+            os.fchown(file, about.st_uid, about.st_gid)
 
 
 def check_writable(path: Path) -> None:

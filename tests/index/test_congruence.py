@@ -222,6 +222,32 @@ def test_what_was_erased_comes_again_by_a_new_request_alone(backend: Reopened) -
     assert backend().stats("a").templates == 2
 
 
+def test_a_persons_templates_and_earlier_tries_are_told(backend: Reopened) -> None:
+    index = backend()
+    for place in ("a", "b"):
+        index.create(place)
+    request = Request("once", b"x")
+    assert index.count("a", "Jos\u00e9") == 0
+    assert index.earlier("a", request, 2) is None
+    first = index.add("a", "Jos\u00e9", unit(2), request)
+    index.add("a", "Jos\u00e9", unit(1, 1))
+    index.add("a", "Bob", unit(1, 2))
+    for again_opened in (False, True):
+        index = backend() if again_opened else index
+        assert [index.count("a", name) for name in ("Jose\u0301", "Bob", "Ann")] == [3, 1, 0]
+        assert index.count("b", "Bob") == 0
+        again = index.earlier("a", request, 2)
+        assert (again.templates, again.replayed) == (first.templates, True)
+        assert index.earlier("a", Request("another", b"x"), 2) is None
+        assert index.earlier("b", request, 2) is None
+    with pytest.raises(ConflictError, match="used for another"):
+        index.earlier("a", Request("once", b"y"), 2)
+    index.erase("a", "Jos\u00e9")
+    assert index.count("a", "Jos\u00e9") == 0
+    with pytest.raises(ConflictError, match="erased since"):
+        index.earlier("a", request, 2)
+
+
 def test_a_restored_backup_brings_no_request_back(backend: Reopened, tmp_path: Path) -> None:
     """Its rows are there again and their names are noted as erased: what a start finds after a restore."""
     index = backend()
@@ -270,6 +296,8 @@ def test_refusals(backend: Reopened) -> None:
         lambda: index.add("no", "Ann", unit(1)),
         lambda: index.drop("no"),
         lambda: index.rekey("no"),
+        lambda: index.count("no", "Ann"),
+        lambda: index.earlier("no", Request("once", b"x"), 1),
         lambda: list(index.entries("no")),
     ):
         with pytest.raises(UnknownCollectionError):

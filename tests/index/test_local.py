@@ -27,6 +27,7 @@ from minusface.index import (
     StorageError,
     UnknownCollectionError,
     UnknownPersonError,
+    gallery,
     local,
 )
 from minusface.index.nearest import Nearest
@@ -619,6 +620,92 @@ def test_another_master_key_is_refused_though_nobody_is_enrolled(
     with pytest.raises(MinusfaceError, match="another master key"):
         opened()
     assert opened(master=bytes(32)).stats("a").people == 1
+
+
+def test_others_are_answered_while_new_keys_are_prepared(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what they change meanwhile is there afterwards."""
+    index = opened()
+    for place in ("a", "b"):
+        index.create(place)
+    # Several pages of people, each with a photo of his own.
+    rows = unit(3 * local.PAGE)
+    for number, row in enumerate(rows):
+        index.add("a", f"p{number}", row[None])
+    index.add("b", "Bob", unit(1, seed=1))
+    real, done = gallery.Ahead.take, []
+
+    def meanwhile() -> None:
+        done.append(index.search("b", unit(1, seed=1), 1)[0][0].person)
+        index.erase("a", "p1")
+        index.erase("a", f"p{2 * local.PAGE}")
+        index.add("a", "p0", unit(1, seed=2))
+        index.add("a", "late", unit(1, seed=3))
+        done.append("changed")
+
+    def take(*values: Any) -> None:
+        real(*values)
+        if not done:
+            other = threading.Thread(target=meanwhile)
+            other.start()
+            other.join(10)
+
+    monkeypatch.setattr(gallery.Ahead, "take", take)
+    assert index.rekey("a") == 2
+    assert done == ["Bob", "changed"]
+    for now in (index, None):
+        now = now or opened()
+        assert now.stats("a").templates == 3 * local.PAGE
+        assert now.scores("a", "p0", unit(1, seed=2))[0] > 0.999
+        assert now.scores("a", "late", unit(1, seed=3))[0] > 0.999
+        found = now.search("a", rows, 1)
+        right = [
+            hits[0].person == f"p{n}" and hits[0].score > 0.999 for n, hits in enumerate(found)
+        ]
+        assert [n for n, one in enumerate(right) if not one] == [1, 2 * local.PAGE]
+
+
+@pytest.mark.parametrize("what", ["rekey", "change_master", "made anew", "drop"])
+def test_keys_that_changed_while_new_ones_are_prepared_are_not_mixed(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    index = opened()
+    index.create("a")
+    rows = unit(2 * local.PAGE)
+    for number, row in enumerate(rows):
+        index.add("a", f"p{number}", row[None])
+    real, left = gallery.Ahead.take, [what]
+    master = bytes(32) if what == "change_master" else MASTER
+
+    def take(*values: Any) -> None:
+        real(*values)
+        if not left:
+            return
+        left.pop()
+        if what == "rekey":
+            index.rekey("a")
+        elif what == "change_master":
+            index.change_master(master)
+        else:
+            index.drop("a")
+        if what == "made anew":
+            index.create("a")
+            index.add("a", "Ann", unit(1))
+
+    monkeypatch.setattr(gallery.Ahead, "take", take)
+    if what == "drop":
+        with pytest.raises(UnknownCollectionError):
+            index.rekey("a")
+        return
+    assert index.rekey("a") == (2 if what == "made anew" else 3)
+    for found in (index, None):
+        found = found or opened(master=master)
+        if what == "made anew":
+            assert [person.name for person in found.people("a")] == ["Ann"]
+        else:
+            names = [hits[0].person for hits in found.search("a", rows, 1)]
+            assert names == [f"p{n}" for n in range(len(rows))]
 
 
 def test_collections_are_told_while_one_gets_new_keys(

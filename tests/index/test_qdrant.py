@@ -163,6 +163,64 @@ def test_a_late_try_is_refused_by_every_service(opened: Open, tmp_path: Path) ->
         other.add("a", "Ann", unit(1), Request("once", b"x"))
 
 
+def once_before(patched: pytest.MonkeyPatch, store: Any, step: str, what: Any) -> None:
+    """Has something happen once, right before a step."""
+    real, left = getattr(store, step), [what]
+
+    def call(*values: Any, **more: Any) -> Any:
+        if left:
+            left.pop()()
+        return real(*values, **more)
+
+    patched.setattr(store, step, call)
+
+
+@pytest.mark.parametrize("request_", [None, Request("once", b"x")])
+def test_who_is_enrolled_while_another_service_erases_them_stays(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, request_: Request | None
+) -> None:
+    one, other = opened(), opened()
+    one.create("a")
+    one.add("a", "Ann", unit(1, 1))
+    # When the person is written, and the templates are not yet.
+    once_before(monkeypatch, one._store, "put_templates", lambda: other.erase("a", "Ann"))
+    added = one.add("a", "Ann", unit(2), request_)
+    for index in (one, other):
+        assert index.search("a", unit(1), 1)[0][0].person == "Ann"
+        assert [(person.name, person.templates) for person in index.people("a")] == [("Ann", 2)]
+    assert one.stats("a").templates == len(added.templates)
+    assert other.erase("a", "Ann") == 2
+    assert one.stats("a") == other.stats("a")
+    assert (one.stats("a").people, one.stats("a").templates) == (0, 0)
+
+
+@pytest.mark.parametrize("step", ["delete", "delete_where"])
+def test_who_is_erased_while_another_service_enrolls_them_is_whole_or_gone(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    one, other = opened(), opened()
+    one.create("a")
+    one.add("a", "Jos\u00e9", unit(1, 1))
+    # Between the templates' end and the person's, or before both.
+    with monkeypatch.context() as patched:
+        once_before(patched, other._store, step, lambda: one.add("a", "Jos\u00e9", unit(1)))
+        assert other.erase("a", "Jose\u0301") == 1
+    left = one.stats("a")
+    assert (left.people, left.templates) == ((1, 1) if step == "delete" else (0, 0))
+    assert [person.name for person in one.people("a")] == ["Jos\u00e9"] * left.people
+    assert len(one.search("a", unit(1), 1)[0]) == left.people
+
+
+def test_who_was_erased_with_all_that_was_just_enrolled_is_not_named_again(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = opened(), opened()
+    one.create("a")
+    once_before(monkeypatch, one._store, "put_back", lambda: other.erase("a", "Ann"))
+    one.add("a", "Ann", unit(1))
+    assert (one.stats("a").people, one.stats("a").templates) == (0, 0)
+
+
 @pytest.mark.parametrize("step", ["take", "put_templates"])
 def test_new_keys_that_were_cut_short_leave_nothing(
     opened: Open, monkeypatch: pytest.MonkeyPatch, step: str

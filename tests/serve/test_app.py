@@ -201,9 +201,14 @@ def test_a_full_queue_and_a_slow_model_say_so(start, protected) -> None:  # type
     run.service.batcher._embed = lambda rows: (gate.wait(5), run.service.model.embed(rows))[1]
     body = {"image": b64(png(protected[0]))}
     answers = []
+    tokens = [run.service.keys.add(name, ("verify",))[1] for name in "cdefgh"]
     threads = [
-        threading.Thread(target=lambda: answers.append(run.ask("POST", "/v1/identify", body)))
-        for _ in range(6)
+        threading.Thread(
+            target=lambda token=token: answers.append(
+                run.ask("POST", "/v1/identify", body, token=token)
+            )
+        )
+        for token in tokens
     ]
     for thread in threads:
         thread.start()
@@ -238,6 +243,39 @@ def test_a_storage_that_fails_is_no_crash(start, protected, monkeypatch) -> None
     answer = run.ask("POST", "/v1/enroll", body)
     assert (answer.status_code, answer.json()["error"]) == (500, "internal")
     assert "secret" not in answer.text
+
+
+def test_a_fault_is_answered_as_everything_is_and_told_to_the_operator(  # type: ignore[no-untyped-def]
+    start, live, monkeypatch, caplog, tmp_path
+) -> None:
+    import httpx
+
+    run = start(cors_origins=["https://a.example"])
+
+    def broken(*given: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(run.service.index, "people", broken)
+    headers = {"authorization": f"Bearer {run.tokens['all']}", "origin": "https://a.example"}
+    url = f"http://127.0.0.1:{live(run).port}/v1/people"
+    with httpx.Client() as client:
+        # The second over the connection of the first.
+        answers = [client.get(url, headers=headers) for _ in range(2)]
+    for answer in answers:
+        assert (answer.status_code, answer.json()["error"]) == (500, "internal")
+        assert "fault of ours" not in answer.text
+        assert answer.headers["x-request-id"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["access-control-allow-origin"] == "https://a.example"
+    lines = [json.loads(one) for one in (tmp_path / "data" / "audit.log").read_text().splitlines()]
+    assert [(line["event"], line["status"], line["request"]) for line in lines] == [
+        ("people", 500, answer.headers["x-request-id"]) for answer in answers
+    ]
+    told = [record for record in caplog.records if record.exc_info]
+    assert [str(record.exc_info[1]) for record in told] == ["a fault of ours"] * 2
+    for record, answer in zip(told, answers, strict=True):
+        assert answer.headers["x-request-id"] in record.getMessage()
 
 
 def test_health_metrics_docs_and_headers(start, protected) -> None:  # type: ignore[no-untyped-def]
@@ -330,6 +368,27 @@ def test_a_service_that_cannot_serve_says_why(exported, tmp_path, monkeypatch) -
     monkeypatch.delenv("MINUSFACE_MASTER_KEY")
     with pytest.raises(MinusfaceError, match="no master key"):
         Service(Settings(model=exported, data=tmp_path / "other"))
+
+
+@pytest.mark.parametrize("threshold", [None, 0.3])
+def test_another_variant_than_the_thresholds_is_told(  # type: ignore[no-untyped-def]
+    exported, tmp_path, monkeypatch, capfd, threshold
+) -> None:
+    monkeypatch.setenv("MINUSFACE_MASTER_KEY", "ab" * 32)
+    other = tmp_path / "other"
+    other.mkdir()
+    for file in exported.iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    raw = json.loads((other / "card.json").read_text())
+    raw["files"]["recognizer"]["int8"] = raw["files"]["recognizer"]["float32"]
+    (other / "card.json").write_text(json.dumps(raw))
+    for variant in ("float32", "int8"):
+        given = {"model": other, "data": tmp_path / variant, "variant": variant}
+        Service(Settings(**given, threshold=threshold)).close()
+        said = capfd.readouterr().err
+        warned = "minusface: the thresholds were measured for float32" in said
+        assert warned == (variant == "int8" and threshold is None)
+        assert len(said.splitlines()) == warned
 
 
 def test_the_server_loads_neither_torch_nor_the_client() -> None:

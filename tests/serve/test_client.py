@@ -122,7 +122,7 @@ def test_nothing_but_protected_images_is_sent(service: Any, shield: Shield) -> N
     crop = good_crop(image, SIZE, Seen(face()))
     likeness = np.corrcoef(crop.ravel(), picture[:, :, ::-1].ravel())[0, 1]
     assert abs(likeness) < 0.6
-    assert set(wire.sent[1][1]) == {"person", "images"}
+    assert set(wire.sent[1][1]) == {"person", "images", "model"}
     with pytest.raises(MinusfaceError, match="only protected images"):
         Sendable(b"a photo", None)
 
@@ -227,6 +227,39 @@ def test_another_model_is_told_before_anything_is_sent(service: Any, shield: Shi
     with pytest.raises(MinusfaceError, match="both halves must come from one export"):
         client.enroll("Ann", [photo()])
     assert len(wire.sent) == 1
+
+
+def test_a_model_that_changed_since_is_told_the_same(
+    service: Any, shield: Shield, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, wire, _ = client_of(service, shield)
+    client.enroll("Ann", [photo()])
+    assert wire.sent[1][1]["model"] == shield.card.fingerprint
+    monkeypatch.setattr(type(service.service.card), "fingerprint", "another")
+    wire.plan = []
+    # Ours is what it was: the server's alone is another now.
+    monkeypatch.setattr(shield, "card", Frozen(shield.card, wire.sent[1][1]["model"]))
+    for ask in (
+        lambda: client.enroll("Ann", [photo()]),
+        lambda: client.verify("Ann", photo()),
+        lambda: client.identify(photo()),
+    ):
+        client._agreed, before = True, len(wire.sent)
+        with pytest.raises(MinusfaceError, match=r"model is another \(model 'another', here '"):
+            ask()
+        # What was refused, and a look at the model: not tried again.
+        assert len(wire.sent) == before + 2
+    assert service.ask("GET", "/v1/people").json()["people"] == [{"person": "Ann", "templates": 1}]
+
+
+class Frozen:
+    """A card whose fingerprint stays what it was."""
+
+    def __init__(self, card: Any, fingerprint: str) -> None:
+        self._card, self.fingerprint = card, fingerprint
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._card, name)
 
 
 def test_a_bad_photo_sends_nothing(service: Any, exported: Path, tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ import pytest
 from pydantic import ValidationError
 
 from minusface.errors import MinusfaceError
+from minusface.index import Added, Stats
 from minusface.serve.images import ImageError, decode_png
+from minusface.serve.room import BELIEVED, FullError, Room
 from minusface.serve.schemas import VerifyRequest
 from minusface.serve.service import Service
 from minusface.serve.settings import Settings
@@ -28,7 +30,7 @@ def test_unknown_fields_are_one_error_however_many(start) -> None:  # type: igno
     with pytest.raises(ValidationError) as refused:
         VerifyRequest.model_validate(body)
     assert refused.value.error_count() == 1
-    for path, known in (("verify", "person, image, fmr"), ("rekey", "none")):
+    for path, known in (("verify", "person, image, fmr, model"), ("rekey", "none")):
         answer = run.ask("POST", f"/v1/{path}", body)
         assert answer.status_code == 422
         assert answer.json()["message"] == f"body: unknown fields (known: {known})"
@@ -231,3 +233,177 @@ def test_the_service_knows_where_its_gallery_lies(start, tmp_path) -> None:  # t
     assert start(index=f"local:{tmp_path / 'other'}").service.remote is False
     pytest.importorskip("qdrant_client", reason="the extra qdrant")
     assert start(index="qdrant::memory:").service.remote is True
+
+
+def test_large_enrolments_of_one_leave_room_in_the_queue(start, protected) -> None:  # type: ignore[no-untyped-def]
+    run = start(waiting=64, in_flight_collection=30)
+    gate, embed = threading.Event(), run.service.model.embed
+    run.service.batcher._embed = lambda rows: (gate.wait(10), embed(rows))[1]
+    image = b64(png(protected[0]))
+    answers: dict[str, list[Any]] = {"all": [], "other": []}
+
+    def ask(token: str, path: str, body: dict[str, Any]) -> None:
+        answers[token].append(run.ask("POST", path, body, token=token))
+
+    def threads(count: int, *what: Any) -> list[threading.Thread]:
+        made = [threading.Thread(target=ask, args=what) for _ in range(count)]
+        for thread in made:
+            thread.start()
+        return made
+
+    large = threads(6, "all", "/v1/enroll", {"person": "Ann", "images": [image] * 16})
+    deadline = time.monotonic() + 10
+    while len(answers["all"]) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert [answer.status_code for answer in answers["all"]] == [429] * 4
+    assert answers["all"][0].json()["error"] == "too_many_requests"
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers["all"])
+    small = threads(8, "other", "/v1/identify", {"image": image})
+    while run.service.batcher.count < 40 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    gate.set()
+    for thread in large + small:
+        thread.join(20)
+    assert [answer.status_code for answer in answers["other"]] == [200] * 8
+    assert [answer.status_code for answer in answers["all"][4:]] == [200] * 2
+
+
+def test_templates_end_somewhere(start, protected) -> None:  # type: ignore[no-untyped-def]
+    run = start(max_templates=4, max_templates_person=3)
+    sizes: list[int] = []
+    embed = run.service.model.embed
+    run.service.batcher._embed = lambda rows: (sizes.append(len(rows)), embed(rows))[1]
+    image = b64(png(protected[0]))
+
+    def enroll(person: str, count: int, key: str = "", token: str = "all") -> tuple[int, str]:
+        headers = {"idempotency-key": key} if key else {}
+        body = {"person": person, "images": [image] * count}
+        answer = run.ask("POST", "/v1/enroll", body, token=token, headers=headers)
+        return answer.status_code, answer.json().get("error", "")
+
+    assert enroll("Ann", 2, "k1") == (200, "")
+    assert enroll("Ann", 2, "k2") == (409, "full")
+    assert enroll("Ann", 1, "k3") == (200, "")
+    assert enroll("Bob", 2) == (409, "full")
+    assert sizes == [2, 1], "nothing is embedded that has no room"
+    assert enroll("Bob", 1, "k4") == (200, "")
+    # Done before: it needs no room. The same key for something else is told as ever.
+    assert enroll("Ann", 2, "k1") == (200, "")
+    assert enroll("Cem", 1, "k4") == (409, "conflict")
+    assert enroll("Cem", 1, token="other") == (200, ""), "another collection has room of its own"
+    people = [{"person": name, "images": [image]} for name in ("Ann", "Jos\u00e9", "Jose\u0301")]
+    batch = run.ask("POST", "/v1/enroll/batch", {"people": people * 2}, token="other")
+    assert (batch.status_code, batch.json()["error"]) == (409, "full")
+    assert "4 templates" in batch.json()["message"]
+    assert run.ask("POST", "/v1/erase", {"person": "Ann"}).json() == {"templates": 3}
+    assert enroll("Dan", 3) == (200, "")
+    assert enroll("Dan", 1) == (409, "full")
+    told = run.ask("POST", "/v1/enroll", {"person": "Eve", "images": [image]}).json()
+    assert "at most 4 templates" in told["message"]
+
+
+@pytest.mark.parametrize("kind", ["local", "qdrant"])
+def test_a_person_in_two_spellings_has_one_limit(start, protected, kind: str) -> None:  # type: ignore[no-untyped-def]
+    if kind == "qdrant":
+        pytest.importorskip("qdrant_client", reason="the extra qdrant")
+    run = start(
+        max_templates_person=1, **({"index": "qdrant::memory:"} if kind == "qdrant" else {})
+    )
+    image = b64(png(protected[0]))
+    people = [{"person": name, "images": [image]} for name in ("Jos\u00e9", "Jose\u0301")]
+    both = run.ask("POST", "/v1/enroll/batch", {"people": people})
+    assert (both.status_code, both.json()["error"]) == (409, "full")
+    assert run.ask("POST", "/v1/enroll", people[0]).status_code == 200
+    late = run.ask("POST", "/v1/enroll", people[1])
+    assert (late.status_code, late.json()["error"]) == (409, "full")
+    assert run.ask("GET", "/v1/people").json()["people"][0]["templates"] == 1
+
+
+def test_a_collection_is_counted_now_and_then() -> None:
+    now, counted = [0.0], []
+
+    class Counting:
+        """Somebody else enrolls in it, too."""
+
+        there = 0
+
+        def stats(self, collection: str) -> Stats:
+            counted.append(collection)
+            return Stats(1, self.there, True, 1)
+
+        def count(self, collection: str, person: str) -> int:
+            return 0
+
+    index: Any = Counting()
+    room = Room(index, 10, 10, clock=lambda: now[0])
+    for _ in range(4):
+        room.check("a", [("Ann", 2, None)])
+        room.took("a", Added(("x", "y"), False))
+        room.took("a", Added(("x", "y"), True))
+    assert counted == ["a"]
+    index.there = 8
+    # Eight were enrolled here: no room for three by what is known; counted once in a second, not more often.
+    now[0] = 5.0
+    for _ in range(3):
+        with pytest.raises(FullError, match="at most 10 templates"):
+            room.check("a", [("Ann", 3, None)])
+    assert len(counted) == 2
+    index.there = 0
+    now[0] = 6.5
+    room.check("a", [("Ann", 3, None)])
+    assert len(counted) == 3
+    index.there = 9
+    now[0] = 6.5 + BELIEVED
+    with pytest.raises(FullError):
+        room.check("a", [("Ann", 2, None)])
+
+
+def test_new_keys_are_not_made_in_a_loop(start, protected) -> None:  # type: ignore[no-untyped-def]
+    run = start()
+    assert run.ask("POST", "/v1/rekey", {}).json() == {"version": 2}
+    again = run.ask("POST", "/v1/rekey", {})
+    assert (again.status_code, again.json()["error"]) == (429, "too_many_requests")
+    assert 590 < int(again.headers["retry-after"]) <= 600
+    gate, begun, real = threading.Event(), threading.Event(), run.service.index.rekey
+
+    def slow(collection: str) -> int:
+        begun.set()
+        gate.wait(10)
+        return int(real(collection))
+
+    run.service.index.rekey = slow
+    answers: list[Any] = []
+    thread = threading.Thread(
+        target=lambda: answers.append(run.ask("POST", "/v1/rekey", {}, token="other"))
+    )
+    thread.start()
+    assert begun.wait(10)
+    third = run.service.keys.add("c", ("admin",))[1]
+    during = run.ask("POST", "/v1/rekey", {}, token=third)
+    assert (during.status_code, during.headers["retry-after"]) == (429, "10")
+    gate.set()
+    thread.join(10)
+    assert answers[0].json() == {"version": 2}
+    assert run.ask("POST", "/v1/rekey", {}, token=third).json() == {"version": 2}
+    run = start(rekey_seconds=0)
+    versions = [run.ask("POST", "/v1/rekey", {}).json()["version"] for _ in range(2)]
+    assert versions == [3, 4]
+
+
+def test_images_of_another_model_are_refused(start, protected) -> None:  # type: ignore[no-untyped-def]
+    run = start()
+    image, model = b64(png(protected[0])), run.ask("GET", "/v1/model").json()["model"]
+    person = {"person": "Ann", "images": [image]}
+    for path, body in (
+        ("enroll", person),
+        ("enroll/batch", {"people": [person]}),
+        ("verify", {"person": "Ann", "image": image}),
+        ("identify", {"image": image}),
+    ):
+        answer = run.ask("POST", f"/v1/{path}", body | {"model": "0" * 16})
+        assert (answer.status_code, answer.json()["error"]) == (409, "other_model"), path
+        assert "both halves must come from one export" in answer.json()["message"]
+        if path == "enroll":
+            assert run.ask("GET", "/v1/people").json()["people"] == []
+        assert run.ask("POST", f"/v1/{path}", body | {"model": model}).status_code == 200, path
+        assert run.ask("POST", f"/v1/{path}", body).status_code == 200, path

@@ -17,7 +17,7 @@ from minusface.cli import main
 from minusface.errors import MinusfaceError
 from minusface.serve.batching import Batcher, BusyError
 from minusface.serve.keys import ApiKeys
-from minusface.serve.limits import RateLimit
+from minusface.serve.limits import RateLimit, Rekeyings, TooManyError
 from minusface.serve.settings import Settings
 
 
@@ -69,6 +69,61 @@ def test_a_folder_that_cannot_be_entered_is_told(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("no folder")
     with pytest.raises(MinusfaceError, match=r"keys\.json: cannot read \(Not a directory\)"):
         keys.find(token)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="owners of files")
+def test_what_root_writes_is_the_folders_owners(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[str, int, int]] = []
+
+    def fchown(descriptor: int, user: int, group: int) -> None:
+        given.append((os.readlink(f"/proc/self/fd/{descriptor}"), user, group))
+
+    monkeypatch.setattr(os, "fchown", fchown)
+    keys, owner = ApiKeys(tmp_path / "keys.json"), tmp_path.stat()
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    keys.add("a", ("verify",))
+    assert given == []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    number = keys.add("a", ("verify",))[0].id
+    keys.revoke(number)
+    lock, temporary = ".keys.json.lock", f".keys.json.{os.getpid()}.tmp"
+    names = [Path(name).name for name, *_ in given]
+    assert names == [lock, temporary] * 2, "before it takes its place"
+    assert {(user, group) for _, user, group in given} == {(owner.st_uid, owner.st_gid)}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="owners of files")
+def test_root_gives_nobody_elses_file_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder's owner may have put another name of a file in the place of the lock."""
+    given: list[object] = []
+    monkeypatch.setattr(os, "fchown", lambda *values: given.append(values))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    secret, lock = tmp_path / "secret", tmp_path / "data" / ".keys.json.lock"
+    secret.touch()
+    lock.parent.mkdir()
+    os.link(secret, lock)
+    ApiKeys(tmp_path / "data" / "keys.json").add("a", ("verify",))
+    assert len(given) == 1, "the keys alone"
+    lock.unlink()
+    lock.symlink_to(secret)
+    with pytest.raises(MinusfaceError, match=r"keys\.json\.lock: cannot write"):
+        ApiKeys(tmp_path / "data" / "keys.json").add("a", ("verify",))
+    assert len(given) == 1
+
+
+def test_keys_that_may_not_be_read_are_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ApiKeys(tmp_path / "keys.json").add("a", ("verify",))
+
+    def denied(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(MinusfaceError, match=r"keys\.json: cannot read \(Permission denied\)"):
+        ApiKeys(tmp_path / "keys.json")
 
 
 def test_keys_expire(tmp_path: Path) -> None:
@@ -178,6 +233,29 @@ def test_a_bucket_fills_steadily() -> None:
     assert [limit.take("a") > 0 for _ in range(5)] == [False] * 4 + [True]
 
 
+def test_new_keys_are_made_one_by_one_and_now_and_then() -> None:
+    now = [0.0]
+    turns = Rekeyings(600.0, clock=lambda: now[0])
+    with turns.one("a"), pytest.raises(TooManyError, match="being made"), turns.one("b"):
+        pass
+    with pytest.raises(TooManyError, match="a short time ago") as refused, turns.one("a"):
+        pass
+    assert refused.value.retry == 600.0
+    with turns.one("b"):
+        pass
+    with pytest.raises(OSError, match="disk"), turns.one("c"):
+        raise OSError("disk full")
+    with turns.one("c"):
+        pass
+    now[0] = 600.0
+    with turns.one("a"):
+        pass
+    always = Rekeyings(0.0, clock=lambda: now[0])
+    for _ in range(2):
+        with always.one("a"):
+            pass
+
+
 def test_buckets_do_not_pile_up() -> None:
     now = [0.0]
     limit = RateLimit(1.0, 1.0, clock=lambda: now[0])
@@ -241,7 +319,7 @@ def test_who_gives_up_while_an_error_is_told_does_not_stop_the_worker() -> None:
         return rows[:, 0, 0, :1]
 
     batcher = Batcher(embed, most=1)
-    batcher._queue.put((np.full((1, 1, 1, 1), -1, np.float32), Gone()))
+    batcher._queue.put((np.full((1, 1, 1, 1), -1, np.float32), Gone(), ""))
     good = batcher.submit(np.ones((1, 1, 1, 1), np.float32))
     assert good.result(5).tolist() == [[1.0]]
     assert batcher.alive
@@ -251,19 +329,41 @@ def test_who_gives_up_while_an_error_is_told_does_not_stop_the_worker() -> None:
 def test_a_full_queue_refuses() -> None:
     opened = threading.Event()
     batcher = Batcher(lambda rows: (opened.wait(5), rows[:, 0, 0])[1], most=1, waiting=3)
-    futures = [batcher.submit(np.ones((1, 1, 1, 1), np.float32)) for _ in range(3)]
+    image = np.ones((1, 1, 1, 1), np.float32)
+    futures = [batcher.submit(image, name) for name in "abc"]
     with pytest.raises(BusyError, match="busy"):
-        batcher.submit(np.ones((1, 1, 1, 1), np.float32))
+        batcher.submit(image, "d")
     opened.set()
     assert all(len(future.result(5)) == 1 for future in futures)
     batcher.close()
 
 
+def test_a_collection_fills_half_of_the_queue() -> None:
+    opened = threading.Event()
+    batcher = Batcher(lambda rows: (opened.wait(5), rows[:, 0, 0])[1], most=4, waiting=12)
+    image = np.ones((1, 1, 1, 1), np.float32)
+    # More than half at once, where nothing of it waits: otherwise it could never be sent.
+    futures = [batcher.submit(np.repeat(image, 7, 0), "a")]
+    with pytest.raises(TooManyError, match="of this collection"):
+        batcher.submit(image, "a")
+    futures += [batcher.submit(image, "b") for _ in range(5)]
+    with pytest.raises(BusyError, match="busy"):
+        batcher.submit(image, "c")
+    opened.set()
+    assert sum(len(future.result(5)) for future in futures) == 12
+    batcher.close()
+    # Nothing of who once asked is kept.
+    assert not batcher._of_collection
+
+
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINUSFACE_RATE", "7")
+    monkeypatch.setenv("MINUSFACE_MAX_TEMPLATES", "8")
+    monkeypatch.setenv("MINUSFACE_MAX_TEMPLATES_PERSON", "9")
     monkeypatch.setenv("MINUSFACE_CORS_ORIGINS", '["https://a.example"]')
     settings = Settings(model=Path("m"), data=Path("d"))
     assert (settings.rate, settings.cors_origins) == (7.0, ["https://a.example"])
+    assert (settings.max_templates, settings.max_templates_person) == (8, 9)
     for given, meant in (("0.01", "fmr_1e-2"), ("fmr_1e-3", "fmr_1e-3"), ("", ""), ("odd", "odd")):
         monkeypatch.setenv("MINUSFACE_FMR", given)
         assert Settings(model=Path("m"), data=Path("d")).fmr == meant

@@ -156,6 +156,18 @@ class Index(Protocol):
         """The people nearest to each of (B, D) templates, best first, at most ``count`` each."""
         ...
 
+    def count(self, collection: str, person: str) -> int:
+        """Templates of a person; 0 where there is nobody of this name."""
+        ...
+
+    def earlier(self, collection: str, request: Request, count: int) -> Added | None:
+        """What an earlier try of an enrolment of ``count`` templates did; None where there was none.
+
+        Raises:
+            ConflictError: the request's key was used with another digest, or for a person who is erased.
+        """
+        ...
+
     def people(self, collection: str, after: int = 0, limit: int = 100) -> list[Person]:
         """People in the order of their enrolment, those after a cursor."""
         ...

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import numpy as np
 
 from minusface.errors import MinusfaceError
 from minusface.index.base import Floats, Hit, StorageError, best_people
-from minusface.index.keys import CollectionKeys
+from minusface.index.keys import SALT_BYTES, CollectionKeys
 from minusface.index.nearest import Nearest
 from minusface.index.tombstones import Tombstones
 
@@ -51,6 +52,18 @@ class Gallery:
             )
             for some, ids in zip(scores, numbers, strict=True)
         ]
+
+    def find(self, turned: Floats, count: int) -> list[list[Hit]]:
+        """The ``count`` people nearest to each of (B, D) rotated templates, best first."""
+        # Several templates may be one person's: more are asked for until there are people enough.
+        total = len(self.nearest)
+        asked = min(total, count)
+        while True:
+            found = self.look(turned, asked, count)
+            wanted = min(count, len(self.names))
+            if asked >= total or all(len(hits) >= wanted for hits in found):
+                return found
+            asked = min(total, 4 * asked)
 
     def fill(self, db: sqlite3.Connection) -> Gallery:
         """Read names and templates from the truth."""
@@ -116,8 +129,43 @@ def bury(db: sqlite3.Connection, tombstones: Tombstones) -> None:
         db.execute("DELETE FROM people WHERE id NOT IN (SELECT person FROM templates)")
 
 
-def reseal(db: sqlite3.Connection, old: Gallery, keys: CollectionKeys) -> None:
+@dataclass
+class Ahead:
+    """New keys of a collection, and its templates under them, made before anything is written."""
+
+    salt: bytes
+    keys: CollectionKeys
+    vectors: dict[int, bytes] = field(default_factory=dict)
+    """Template's number to its sealed vector. Numbers are never given twice."""
+
+    def take(self, old: Gallery, rows: Sequence[tuple[int, bytes, bytes]]) -> None:
+        """Bring rows of :func:`rows_of` from the old keys under the new ones."""
+        if not rows:
+            return
+        plain = old.keys.unrotate(
+            np.stack([opened(old.keys, uid, sealed) for _, uid, sealed in rows])
+        )
+        for (number, uid, _), row in zip(rows, self.keys.rotate(plain), strict=True):
+            self.vectors[number] = self.keys.seal(row.tobytes(), uid)
+
+
+def ahead_of(old: Gallery, master: bytes) -> Ahead:
+    """New keys for a collection, and nothing under them yet."""
+    salt, version = secrets.token_bytes(SALT_BYTES), old.keys.version + 1
+    return Ahead(salt, CollectionKeys(master, salt, version, len(old.keys.rotation)))
+
+
+def rows_of(db: sqlite3.Connection, people: Sequence[int]) -> list[tuple[int, bytes, bytes]]:
+    """Numbers, names and sealed vectors of people's templates."""
+    found: list[tuple[int, bytes, bytes]] = []
+    for person in people:
+        found += db.execute("SELECT id, uid, vector FROM templates WHERE person = ?", (person,))
+    return found
+
+
+def reseal(db: sqlite3.Connection, old: Gallery, new: Ahead) -> None:
     """Bring a collection's rows from its keys under others, within a transaction."""
+    keys = new.keys
     people = db.execute("SELECT id FROM people WHERE collection = ?", (old.number,)).fetchall()
     for (number,) in people:
         handle = keys.handle(old.names[number])
@@ -125,13 +173,20 @@ def reseal(db: sqlite3.Connection, old: Gallery, keys: CollectionKeys) -> None:
             "UPDATE people SET handle = ?, name = ? WHERE id = ?",
             (handle, keys.seal(old.names[number].encode(), handle), number),
         )
-        rows = db.execute(
-            "SELECT id, uid, vector FROM templates WHERE person = ?", (number,)
-        ).fetchall()
-        for template, uid, sealed in rows:
-            plain = old.keys.unrotate(opened(old.keys, uid, sealed)[None])
-            again = keys.seal(keys.rotate(plain).tobytes(), uid)
-            db.execute("UPDATE templates SET vector = ? WHERE id = ?", (again, template))
+        there = [
+            template
+            for (template,) in db.execute("SELECT id FROM templates WHERE person = ?", (number,))
+        ]
+        if not all(template in new.vectors for template in there):
+            new.take(old, rows_of(db, [number]))
+        db.executemany(
+            "UPDATE templates SET vector = ? WHERE id = ?",
+            [(new.vectors.pop(template), template) for template in there],
+        )
+    db.execute(
+        "UPDATE collections SET salt = ?, version = ? WHERE id = ?",
+        (new.salt, keys.version, old.number),
+    )
     # Their names are hashed with the old keys: tries from before count as new ones.
     for table in ("requests", "spent"):
         db.execute(f"DELETE FROM {table} WHERE collection = ?", (old.number,))

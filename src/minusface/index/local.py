@@ -13,7 +13,7 @@ import contextlib
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +33,26 @@ from minusface.index.base import (
     check_vectors,
 )
 from minusface.index.changes import ChangeLog
-from minusface.index.gallery import Gallery, bury, opened, reseal, salt_name, storing, transaction
+from minusface.index.gallery import (
+    Ahead,
+    Gallery,
+    ahead_of,
+    bury,
+    opened,
+    reseal,
+    rows_of,
+    salt_name,
+    storing,
+    transaction,
+)
 from minusface.index.keys import SALT_BYTES, CollectionKeys
 from minusface.index.nearest import EXACT_BELOW, Nearest
-from minusface.index.rows import erase, insert, note_request, owner_of, replayed
+from minusface.index.rows import count_of, erase, insert, note_request, owner_of, replayed
 from minusface.index.schema import DATABASE, check_master, connect, held_lock, note_master
 from minusface.index.tombstones import Tombstones
+
+# People whose templates are read at once, for new keys.
+PAGE = 16
 
 
 class LocalIndex:
@@ -170,15 +184,17 @@ class LocalIndex:
         rows = check_vectors(vectors, self.dimension)
         with self._mutex:
             known = self._known(collection)
-            turned, total = known.keys.rotate(rows), len(known.nearest)
-            # Several templates may be one person's: more are asked for until there are people enough.
-            asked = min(total, count)
-            while True:
-                found = known.look(turned, asked, count)
-                wanted = min(count, len(known.names))
-                if asked >= total or all(len(hits) >= wanted for hits in found):
-                    return found
-                asked = min(total, 4 * asked)
+            return known.find(known.keys.rotate(rows), count)
+
+    def count(self, collection: str, person: str) -> int:
+        """See :class:`Index`."""
+        with self._mutex, storing(self.folder):
+            return count_of(self._db, self._known(collection), person)
+
+    def earlier(self, collection: str, request: Request, count: int) -> Added | None:
+        """See :class:`Index`."""
+        with self._mutex, storing(self.folder):
+            return replayed(self._db, self._known(collection), request)
 
     def people(self, collection: str, after: int = 0, limit: int = 100) -> list[Person]:
         """See :class:`Index`."""
@@ -229,13 +245,28 @@ class LocalIndex:
         """See :class:`Index`."""
         with self._mutex:
             known = self._known(collection)
-            self._rekey([known], self._master)
-            return self._collections[collection].keys.version
+            people, ahead = list(known.names), ahead_of(known, self._master)
+        # What takes longest is done while others are answered; what changes meanwhile is done at the end.
+        for start in range(0, len(people), PAGE):
+            with self._mutex, storing(self.folder):
+                if self._collections.get(collection) is not known:
+                    break
+                rows = rows_of(self._db, people[start : start + PAGE])
+            ahead.take(known, rows)
+        with self._mutex:
+            now = self._known(collection)
+            # One that got other keys meanwhile, or was made anew, has nothing to do with what was prepared.
+            new = ahead if now is known else ahead_of(now, self._master)
+            self._rekey([(now, new)], self._master)
+            return new.keys.version
 
     def change_master(self, master: bytes) -> None:
         """Bring every collection under keys of another master key, in one step, without photos."""
         with self._mutex:
-            self._rekey(list(self._collections.values()), master)
+            # One by one: a rotation takes megabytes.
+            self._rekey(
+                ((one, ahead_of(one, master)) for one in self._collections.values()), master
+            )
 
     def stats(self, collection: str) -> Stats:
         """See :class:`Index`."""
@@ -279,19 +310,15 @@ class LocalIndex:
         nearest = Nearest(self.dimension, self._exact_below)
         return Gallery(number, name, salt, keys, nearest).fill(self._db)
 
-    def _rekey(self, chosen: list[Gallery], master: bytes) -> None:
+    def _rekey(self, chosen: Iterable[tuple[Gallery, Ahead]], master: bytes) -> None:
         """New salts and keys for collections, and a master key, on disk and in memory, or neither."""
         fresh: dict[str, Gallery] = {}
         with self._transaction():
-            for old in chosen:
-                salt, version = secrets.token_bytes(SALT_BYTES), old.keys.version + 1
-                reseal(self._db, old, CollectionKeys(master, salt, version, self.dimension))
-                self._db.execute(
-                    "UPDATE collections SET salt = ?, version = ? WHERE id = ?",
-                    (salt, version, old.number),
-                )
+            for old, new in chosen:
+                reseal(self._db, old, new)
                 # Read before it is final: nothing that can fail stands between the disk and the memory.
-                fresh[old.name] = self._load(old.number, old.name, salt, version, master)
+                version = new.keys.version
+                fresh[old.name] = self._load(old.number, old.name, new.salt, version, master)
             note_master(self._db, master)
         self._master = master
         self._collections.update(fresh)

@@ -181,6 +181,22 @@ class PgVectorIndex:
             known = self._known(db, collection)
             return [nearest(db, known, row, count) for row in known.keys.rotate(rows)]
 
+    def count(self, collection: str, person: str) -> int:
+        """See :class:`Index`."""
+        with self._db.reading() as db:
+            known = self._known(db, collection)
+            row = db.execute(
+                "SELECT count(*) FROM templates t JOIN people p ON p.id = t.person "
+                "WHERE p.collection = %s AND p.handle = %s",
+                (known.number, known.keys.handle(person)),
+            ).fetchone()
+        return int(row[0])
+
+    def earlier(self, collection: str, request: Request, count: int) -> Added | None:
+        """See :class:`Index`."""
+        with self._db.transaction() as db:
+            return replayed(db, self._known(db, collection), request)
+
     def people(self, collection: str, after: int = 0, limit: int = 100) -> list[Person]:
         """See :class:`Index`."""
         with self._db.reading() as db:

@@ -124,6 +124,8 @@ class QdrantIndex:
             payload = {"handle": handle.hex(), "digest": digest, "count": len(uids)}
             points = zip(uids, known.keys.rotate(rows), strict=True)
             self._store.put_templates(known, points, payload)
+            # Another service may have erased the person in between, and not these templates.
+            self._store.put_back(known, handle, person, self._moment(), uids[0])
             return Added(tuple(uids), False)
 
     def scores(self, collection: str, person: str, vectors: Floats) -> Floats:
@@ -145,6 +147,20 @@ class QdrantIndex:
             known = self._known(collection)
             exact = self._store.count(known.templates) < self._exact_below
             return [self._nearest(known, row, count, exact) for row in known.keys.rotate(rows)]
+
+    def count(self, collection: str, person: str) -> int:
+        """See :class:`Index`."""
+        with storing():
+            known = self._known(collection)
+            return self._store.count(known.templates, known.keys.handle(person))
+
+    def earlier(self, collection: str, request: Request, count: int) -> Added | None:
+        """See :class:`Index`."""
+        with storing():
+            known = self._known(collection)
+            uids, digest = names_of(known.keys, request, count)
+            check_unspent(self._spent(uids))
+            return self._replayed(known, uids, digest)
 
     def people(self, collection: str, after: int = 0, limit: int = 100) -> list[Person]:
         """See :class:`Index`."""
@@ -186,6 +202,10 @@ class QdrantIndex:
             # Without a digest their names are random, or of keys that are no more: they cannot come again.
             self._store.left.erase(hexadecimal(str(p.id)) for p in points if p.payload["digest"])
             self._store.drop_person(known, handle)
+            # What another service enrolled in between stands, and needs a person to be found by.
+            if self._store.count(known.templates, handle):
+                name = check_name("person", person)
+                self._store.put_person(known, handle, name, self._moment())
             return len(points)
 
     def rekey(self, collection: str) -> int:

@@ -101,6 +101,11 @@ class Store(Points):
         payload = {"handle": handle.hex(), "name": sealed, "at": at}
         self.put(known.people, [(_person(handle), NOTHING, payload)])
 
+    def put_back(self, known: Known, handle: bytes, name: str, at: int, uid: str) -> None:
+        """A person whom another process erased while this template of theirs was written, and left it."""
+        if not self.has_person(known, handle) and self.retrieve(known.templates, [uid]):
+            self.put_person(known, handle, name, at)
+
     def has_person(self, known: Known, handle: bytes) -> bool:
         """Whether there is one."""
         return bool(self.retrieve(known.people, [_person(handle)]))

@@ -18,6 +18,13 @@ def owner_of(db: sqlite3.Connection, known: Gallery, handle: bytes) -> int | Non
     return None if row is None else int(row[0])
 
 
+def count_of(db: sqlite3.Connection, known: Gallery, person: str) -> int:
+    """Templates of a person; 0 where there is nobody of this name."""
+    owner = owner_of(db, known, known.keys.handle(person))
+    row = db.execute("SELECT count(*) FROM templates WHERE person = ?", (owner,)).fetchone()
+    return int(row[0])
+
+
 def insert(
     db: sqlite3.Connection,
     known: Gallery,

@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import anyio
 import anyio.to_thread
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Security
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, Response
 from fastapi.security import HTTPBearer
-from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from minusface import __version__
-from minusface.errors import MinusfaceError
-from minusface.index import ConflictError, StorageError, UnknownCollectionError, UnknownPersonError
 from minusface.serve import schemas as s
-from minusface.serve.batching import BusyError
-from minusface.serve.gate import GUARDED, Gate, Refusal, problem
-from minusface.serve.images import ImageError, NaturalImageError
+from minusface.serve.gate import Gate, Refusal
 from minusface.serve.keys import ApiKey
 from minusface.serve.pages import docs_page
+from minusface.serve.problems import add_handlers, said
 from minusface.serve.service import Service
 from minusface.serve.site import site_routes
 
-# The first that fits, from the particular to the general.
-ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
-    (NaturalImageError, 422, "looks_like_a_photo"),
-    (ImageError, 422, "bad_image"),
-    (UnknownPersonError, 404, "unknown_person"),
-    (UnknownCollectionError, 404, "unknown_collection"),
-    (ConflictError, 409, "conflict"),
-    (BusyError, 503, "busy"),
-    (StorageError, 503, "storage"),
-    (MinusfaceError, 422, "invalid"),
-)
 # Threads of their own for those who ask whether it can answer.
 WATCHERS = 4
 ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -81,7 +65,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(_open_routes(app, service))
     app.include_router(_guarded_routes(service))
     app.include_router(site_routes(service.settings.model, service.card))
-    _handlers(app, service)
+    add_handlers(app, service)
     app.add_middleware(Gate, service=service)
     if service.settings.cors_origins:
         app.add_middleware(
@@ -107,7 +91,7 @@ def _open_routes(app: FastAPI, service: Service) -> APIRouter:
         """It can answer."""
         if await anyio.to_thread.run_sync(service.ready, limiter=watchers):
             return {"status": "ready"}
-        return _problem(503, "not_ready", "The service cannot answer now.", retry=5)
+        return said(503, "not_ready", "The service cannot answer now.", retry=5)
 
     @router.get("/docs", include_in_schema=False)
     def docs() -> HTMLResponse:
@@ -151,7 +135,7 @@ def _guarded_routes(service: Service) -> APIRouter:
 
 def _enrolling(router: APIRouter, service: Service) -> None:
     def enrolled(
-        request: Request, key: ApiKey, asked: Sequence[s.EnrollRequest], once: str | None
+        request: Request, key: ApiKey, asked: Sequence[s.PersonImages], once: str | None
     ) -> list[dict[str, Any]]:
         for one in asked:
             _fact(request, service, key, one.person, images=len(one.images))
@@ -167,6 +151,7 @@ def _enrolling(router: APIRouter, service: Service) -> None:
         request: Request, asked: s.EnrollRequest, key: Enroller, once: Once = None
     ) -> dict[str, Any]:
         """Enroll protected images of a person, new or known (scope enroll)."""
+        service.check_model(asked.model)
         return enrolled(request, key, [asked], once)[0]
 
     @router.post("/enroll/batch", response_model=s.BatchEnrolled, responses=CONFLICT)
@@ -178,22 +163,25 @@ def _enrolling(router: APIRouter, service: Service) -> None:
         Nobody is enrolled where an image is refused. Where the gallery fails it stops; tried again under the
         same idempotency key it goes on from there.
         """
+        service.check_model(asked.model)
         return {"people": enrolled(request, key, asked.people, once)}
 
 
 def _asking(router: APIRouter, service: Service) -> None:
-    @router.post("/verify", response_model=s.Verified, responses=MISSING)
+    @router.post("/verify", response_model=s.Verified, responses=MISSING | CONFLICT)
     def verify(request: Request, asked: s.VerifyRequest, key: Verifier) -> dict[str, Any]:
         """Is it this person? (scope verify)"""
         _fact(request, service, key, asked.person)
+        service.check_model(asked.model)
         score, threshold, fmr = service.verify(key.collection, asked.person, asked.image, asked.fmr)
         same = score >= threshold
         request.state.facts["same"] = same
         return {"same": same, "score": score, "threshold": threshold, "fmr": fmr}
 
-    @router.post("/identify", response_model=s.Identified)
+    @router.post("/identify", response_model=s.Identified, responses=CONFLICT)
     def identify(request: Request, asked: s.IdentifyRequest, key: Verifier) -> dict[str, Any]:
         """Who is it? (scope verify)"""
+        service.check_model(asked.model)
         hits, threshold, fmr = service.identify(key.collection, asked.image, asked.count, asked.fmr)
         request.state.facts["found"] = len(hits)
         matches = [{"person": hit.person, "score": hit.score} for hit in hits]
@@ -236,7 +224,10 @@ def _administering(router: APIRouter, service: Service) -> None:
 
     @router.post("/rekey", response_model=s.Rekeyed)
     def rekey(key: Admin, asked: s.Strict) -> dict[str, Any]:
-        """Bring the collection under new keys, without photos; takes a while (scope admin)."""
+        """Bring the collection under new keys, without photos; takes a while (scope admin).
+
+        One at a time, and one of a collection in ten minutes (429).
+        """
         return {"version": service.rekey(key.collection)}
 
 
@@ -246,62 +237,3 @@ def _fact(request: Request, service: Service, key: ApiKey, person: str, **more: 
     facts.setdefault("people", []).append(service.audit.pseudonym(key.collection, person))
     for name, value in more.items():
         facts[name] = facts.get(name, 0) + value
-
-
-def _problem(status: int, error: str, message: str, retry: int | None = None) -> JSONResponse:
-    headers = None if retry is None else {"retry-after": str(retry)}
-    return JSONResponse({"error": error, "message": message}, status, headers)
-
-
-def _done(request: Request, service: Service) -> str:
-    """What may have been done of a request that the storage failed at."""
-    asked = request.url.path.removeprefix(GUARDED)
-    if asked == "erase":
-        return "what could not be erased may be at the next start: ask again"
-    # A folder does one thing whole or not at all; where a database's answer was lost nobody knows.
-    unsure = {"enroll", "rekey"} if service.remote else set()
-    if asked not in unsure | {"enroll/batch"}:
-        return "nothing was changed"
-    if asked == "rekey":
-        return "new keys may be in use already"
-    if "idempotency-key" in request.headers:
-        return "it may have been done in part: ask again with the same idempotency key"
-    return "it may have been done in part, and asked again without an idempotency key is done twice"
-
-
-def _handlers(app: FastAPI, service: Service) -> None:
-    async def ours(request: Request, error: Exception) -> Response:
-        status, word = next((code, w) for kind, code, w in ERRORS if isinstance(error, kind))
-        service.metrics.refused.labels(word).inc()
-        message = " ".join(str(error).split())
-        if isinstance(error, StorageError):
-            message = f"The gallery cannot be written or read now; {_done(request, service)}."
-        return _problem(status, word, message, retry=2 if status == 503 else None)
-
-    async def invalid(request: Request, error: Exception) -> Response:
-        # What was given is not repeated: it may be an image or a name.
-        assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return _problem(422, "invalid", f"{where}: {first['msg']}")
-
-    async def http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        if isinstance(error, Refusal):
-            service.metrics.refused.labels(error.error).inc()
-            return problem(error)
-        answer = _problem(error.status_code, "http", str(error.detail))
-        answer.headers.update(error.headers or {})
-        return answer
-
-    async def ours_fault(request: Request, error: Exception) -> Response:
-        return _problem(500, "internal", "Something went wrong on the server.")
-
-    handlers: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
-        MinusfaceError: ours,
-        RequestValidationError: invalid,
-        HTTPException: http,
-        Exception: ours_fault,
-    }
-    for kind, handler in handlers.items():
-        app.add_exception_handler(kind, handler)

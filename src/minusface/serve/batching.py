@@ -9,6 +9,7 @@ import contextlib
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 
@@ -16,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from minusface.errors import MinusfaceError
+from minusface.serve.limits import TooManyError
 
 Floats = npt.NDArray[np.float32]
-Work = tuple[Floats, "Future[Floats]"]
+Work = tuple[Floats, "Future[Floats]", str]
 
 
 class BusyError(MinusfaceError):
@@ -32,7 +34,7 @@ class Batcher:
         embed: (B, C, H, W) to (B, D).
         most: images a batch.
         wait: seconds for which a batch that is not full waits for more.
-        waiting: images that may wait.
+        waiting: images that may wait; of one collection half of them.
         seen: called with the size of each batch.
     """
 
@@ -48,6 +50,7 @@ class Batcher:
         self._seen = seen
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._mutex, self._count, self._closed = threading.Lock(), 0, False
+        self._of_collection: Counter[str] = Counter()
         self._held: Work | None = None
         self._thread = threading.Thread(target=self._run, name="embedding", daemon=True)
         self._thread.start()
@@ -62,20 +65,25 @@ class Batcher:
         """Images that wait or are being embedded."""
         return self._count
 
-    def submit(self, images: Floats) -> Future[Floats]:
-        """Embed (B, C, H, W) soon.
+    def submit(self, images: Floats, collection: str = "") -> Future[Floats]:
+        """Embed (B, C, H, W) soon. A collection of which nothing waits may fill more than its half.
 
         Raises:
+            TooManyError: half of what may wait is this collection's.
             BusyError: too much is waiting, or the service is shutting down.
         """
         with self._mutex:
             if self._closed:
                 raise BusyError("the service is shutting down")
+            own = self._of_collection[collection]
+            if own and own + len(images) > self._waiting // 2:
+                raise TooManyError("Too many images of this collection are waiting.")
             if self._count and self._count + len(images) > self._waiting:
                 raise BusyError("the service is busy")
             self._count += len(images)
+            self._of_collection[collection] += len(images)
             future: Future[Floats] = Future()
-            self._queue.put((images, future))
+            self._queue.put((images, future, collection))
             return future
 
     def close(self) -> None:
@@ -97,19 +105,27 @@ class Batcher:
                 self._seen(images)
                 rows = self._embed(np.concatenate([work[0] for work in batch]))
                 start = 0
-                for some, future in batch:
+                for some, future, _ in batch:
                     if future.set_running_or_notify_cancel():
                         future.set_result(rows[start : start + len(some)])
                     start += len(some)
             except BaseException as error:  # whoever waits must hear of it
-                for _, future in batch:
+                for _, future, _ in batch:
                     # Whoever waited may give up at this very moment.
                     with contextlib.suppress(InvalidStateError):
                         if not future.done():
                             future.set_exception(error)
             finally:
-                with self._mutex:
-                    self._count -= images
+                self._leave(batch)
+
+    def _leave(self, batch: list[Work]) -> None:
+        with self._mutex:
+            for some, _, collection in batch:
+                self._count -= len(some)
+                self._of_collection[collection] -= len(some)
+                # Collections come and go; those of which nothing waits are not remembered.
+                if self._of_collection[collection] <= 0:
+                    del self._of_collection[collection]
 
     def _gather(self) -> list[Work]:
         """What comes within the wait, up to a full batch; nothing at the end."""

@@ -6,6 +6,7 @@ It runs before the body is read, so that without a key nothing of a body is look
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import secrets
 import time
@@ -54,6 +55,10 @@ class Refusal(HTTPException):
         self.error = error
 
 
+# What an exception that nobody expected is answered with.
+FAULT = Refusal(500, "internal", "Something went wrong on the server.")
+
+
 class Gate:
     """ASGI middleware in front of all routes.
 
@@ -77,15 +82,15 @@ class Gate:
         start, request = time.monotonic(), secrets.token_hex(8)
         state = scope.setdefault("state", {})
         state["facts"] = {}
-        status = 500
+        status, begun = 500, False
         guarded = scope["path"].startswith(GUARDED)
         kind = "guarded" if guarded else "state" if scope["path"] in STATE else "page"
         counted = ""
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, begun = message["status"], True
                 self._dress(MutableHeaders(scope=message), request)
             await send(message)
 
@@ -101,6 +106,12 @@ class Gate:
         except Refusal as refusal:
             self.service.metrics.refused.labels(refusal.error).inc()
             await problem(refusal)(scope, receive, answer)
+        except Exception:
+            if begun:
+                raise
+            # Whoever stands around the gate would answer without its headers, and the connection be cut.
+            logging.getLogger(__name__).exception("request %s: a fault of the service", request)
+            await problem(FAULT)(scope, receive, answer)
         finally:
             self._under_way[kind] -= 1
             if counted:

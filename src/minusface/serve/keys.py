@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from minusface.errors import MinusfaceError, choice_error
-from minusface.files import write_atomically
+from minusface.files import NO_LINK, hand_over, write_atomically
 
 SCOPES = ("enroll", "verify", "admin")
 PREFIX = "mf"
@@ -53,7 +53,7 @@ class ApiKeys:
         path: their file; none yet is no error.
 
     Raises:
-        MinusfaceError: a damaged file.
+        MinusfaceError: a damaged file, or one that cannot be read.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -143,10 +143,11 @@ class ApiKeys:
         """
         lock = self.path.with_name(f".{self.path.name}.lock")
         try:
-            file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+            file = os.open(lock, os.O_RDWR | os.O_CREAT | NO_LINK, 0o600)
         except OSError as error:
             raise MinusfaceError(f"{lock}: cannot write ({error.strerror or error})") from error
         try:
+            hand_over(file, lock.parent)
             if os.name == "posix":
                 import fcntl
 
@@ -159,7 +160,7 @@ class ApiKeys:
 
     def _write(self, keys: dict[str, ApiKey]) -> None:
         raw = {"format": 1, "keys": [asdict(key) for key in keys.values()]}
-        write_atomically(self.path, json.dumps(raw, indent=1).encode(), mode=0o600)
+        write_atomically(self.path, json.dumps(raw, indent=1).encode(), mode=0o600, owned=True)
         self._refresh()
 
     def _refresh(self) -> None:
@@ -167,6 +168,10 @@ class ApiKeys:
         with self._mutex:
             try:
                 about = os.stat(self.path)
+                stamp = (about.st_mtime_ns, about.st_size, about.st_ino)
+                if stamp == self._stamp:
+                    return
+                data = self.path.read_bytes()
             except FileNotFoundError:
                 self._keys, self._stamp = {}, None
                 return
@@ -174,15 +179,12 @@ class ApiKeys:
                 raise MinusfaceError(
                     f"{self.path}: cannot read ({error.strerror or error})"
                 ) from error
-            stamp = (about.st_mtime_ns, about.st_size, about.st_ino)
-            if stamp == self._stamp:
-                return
             try:
-                raw = json.loads(self.path.read_bytes())
+                raw = json.loads(data)
                 keys = [
                     ApiKey(**{**entry, "scopes": tuple(entry["scopes"])}) for entry in raw["keys"]
                 ]
-            except (OSError, ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, KeyError) as error:
                 raise MinusfaceError(f"{self.path}: damaged key file ({error})") from error
             self._keys, self._stamp = {key.id: key for key in keys}, stamp
 

@@ -27,6 +27,16 @@ Fmr = Annotated[
 ]
 
 
+Model = Annotated[
+    str | None,
+    Field(
+        max_length=64,
+        description="The model that protected the images, as GET /v1/model tells; another than the "
+        "server's is refused (409, other_model)",
+    ),
+]
+
+
 class Strict(BaseModel):
     """Unknown fields are refused, by one error for all of them: a body has room for 400,000."""
 
@@ -43,17 +53,24 @@ class Strict(BaseModel):
         return given
 
 
-class EnrollRequest(Strict):
+class PersonImages(Strict):
     """One person's protected images."""
 
     person: Name
     images: Annotated[list[Image], Field(min_length=1, max_length=256)]
 
 
+class EnrollRequest(PersonImages):
+    """One person's protected images, and the model that protected them."""
+
+    model: Model = None
+
+
 class BatchEnrollRequest(Strict):
     """Several people's protected images."""
 
-    people: Annotated[list[EnrollRequest], Field(min_length=1, max_length=256)]
+    people: Annotated[list[PersonImages], Field(min_length=1, max_length=256)]
+    model: Model = None
 
 
 class VerifyRequest(Strict):
@@ -62,6 +79,7 @@ class VerifyRequest(Strict):
     person: Name
     image: Image
     fmr: Fmr = None
+    model: Model = None
 
 
 class IdentifyRequest(Strict):
@@ -70,6 +88,7 @@ class IdentifyRequest(Strict):
     image: Image
     count: Annotated[int, Field(ge=1, le=100, description="People at most")] = 5
     fmr: Fmr = None
+    model: Model = None
 
 
 class PersonRequest(Strict):

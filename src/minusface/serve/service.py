@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -27,13 +28,18 @@ from minusface.serve.batching import Batcher, BusyError
 from minusface.serve.cursor import Cursors
 from minusface.serve.images import ImageError, decode_image
 from minusface.serve.keys import ApiKeys
-from minusface.serve.limits import RateLimit
+from minusface.serve.limits import RateLimit, Rekeyings
+from minusface.serve.room import Room
 from minusface.serve.settings import Settings
 from minusface.serve.watch import Audit, Metrics
 
 Floats = npt.NDArray[np.float32]
 KEYS = "keys.json"
 MOST_COSINE = 1.001
+
+
+class OtherModelError(MinusfaceError):
+    """Images of another model's client than this service's recogniser understands."""
 
 
 class Service:
@@ -58,6 +64,7 @@ class Service:
                 )
             self.thresholds = {"custom": settings.threshold}
         self.fmr = self._default_fmr()
+        self._warn_of_variant()
         master = load_master(settings.master_key_file)
         settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.keys = ApiKeys(settings.data / KEYS)
@@ -71,6 +78,8 @@ class Service:
         )
         self._creating = threading.Lock()
         self.limit = RateLimit(settings.rate, settings.burst)
+        self.rekeyings = Rekeyings(settings.rekey_seconds)
+        self.room = Room(self.index, settings.max_templates, settings.max_templates_person)
         self.metrics = Metrics()
         self.cursors = Cursors(master)
         self.audit = Audit(settings.data / "audit.log", master)
@@ -110,18 +119,26 @@ class Service:
 
         Raises:
             MinusfaceError: an image that is refused, a name that does not serve, a key used otherwise.
+            FullError: the collection, or a person, would have too many templates.
         """
         for person, _ in people:
             check_name("person", person)
         self._ensure(collection)
-        rows = self.embed([image for _, images in people for image in images])
+        # The first under the key itself: one person alone is a batch of one.
+        once = [
+            None if request is None else _once(request, number, *one)
+            for number, one in enumerate(people)
+        ]
+        counts = [len(images) for _, images in people]
+        names = [person for person, _ in people]
+        self._check_count(sum(counts))
+        self.room.check(collection, list(zip(names, counts, once, strict=True)))
+        rows = self.embed([image for _, images in people for image in images], collection)
         added, start = [], 0
-        for number, (person, images) in enumerate(people):
-            # The first under the key itself: one person alone is a batch of one.
-            once = None if request is None else _once(request, number, person, images)
-            some = rows[start : start + len(images)]
-            added.append(self.index.add(collection, person, some, once))
-            start += len(images)
+        for person, count, one in zip(names, counts, once, strict=True):
+            added.append(self.index.add(collection, person, rows[start : start + count], one))
+            self.room.took(collection, added[-1])
+            start += count
         return added
 
     def verify(
@@ -134,7 +151,7 @@ class Service:
         """
         name, threshold = self.threshold(fmr)
         self._ensure(collection)
-        score = float(self.index.scores(collection, person, self.embed([image]))[0])
+        score = float(self.index.scores(collection, person, self.embed([image], collection))[0])
         return score, threshold, name
 
     def identify(
@@ -143,7 +160,7 @@ class Service:
         """Who reaches the threshold, best first; the threshold and its name."""
         name, threshold = self.threshold(fmr)
         self._ensure(collection)
-        hits = self.index.search(collection, self.embed([image]), count)[0]
+        hits = self.index.search(collection, self.embed([image], collection), count)[0]
         return [hit for hit in hits if hit.score >= threshold], threshold, name
 
     def people(
@@ -163,27 +180,45 @@ class Service:
     def erase(self, collection: str, person: str) -> int:
         """Erase a person; how many templates they had."""
         self._ensure(collection)
-        return self.index.erase(collection, person)
+        try:
+            return self.index.erase(collection, person)
+        finally:
+            self.room.forget(collection)
 
     def rekey(self, collection: str) -> int:
-        """New keys for a collection; their version."""
-        self._ensure(collection)
-        return self.index.rekey(collection)
+        """New keys for a collection; their version.
 
-    def embed(self, images: Sequence[str]) -> Floats:
-        """Base64 PNGs to templates (B, D).
+        Raises:
+            TooManyError: another collection is being re-keyed, or this one was a short time ago.
+        """
+        with self.rekeyings.one(collection):
+            self._ensure(collection)
+            return self.index.rekey(collection)
+
+    def check_model(self, model: str | None) -> None:
+        """Refuse images of another model; where a request names none, they are taken for this one's.
+
+        Raises:
+            OtherModelError: another fingerprint than the recogniser's.
+        """
+        if model is not None and model != self.card.fingerprint:
+            raise OtherModelError(
+                f"the server's model is another (model {self.card.fingerprint!r}): "
+                "both halves must come from one export"
+            )
+
+    def embed(self, images: Sequence[str], collection: str = "") -> Floats:
+        """Base64 PNGs to templates (B, D); a collection's share of what waits is limited.
 
         Raises:
             ImageError: one of them is refused; it is numbered where there are several.
+            TooManyError: too much of the collection is waiting.
             BusyError: too much is waiting.
         """
-        if len(images) > self.settings.max_images:
-            raise ImageError(
-                f"{len(images)} images, expected at most {self.settings.max_images} a request"
-            )
+        self._check_count(len(images))
         card = self.card
         pictures = np.stack([decode_image(text, card.size, card.n_duplicate) for text in images])
-        future = self.batcher.submit(from_bytes(pictures))
+        future = self.batcher.submit(from_bytes(pictures), collection)
         try:
             return future.result(self.settings.work_seconds)
         except FutureTimeoutError as error:
@@ -200,6 +235,22 @@ class Service:
         if name not in self.thresholds:
             raise choice_error("false match rate", name, self.thresholds)
         return name, self.thresholds[name]
+
+    def _check_count(self, images: int) -> None:
+        most = self.settings.max_images
+        if images > most:
+            raise ImageError(f"{images} images, expected at most {most} a request")
+
+    def _warn_of_variant(self) -> None:
+        """The card's thresholds are of float32 alone, whatever else was exported."""
+        variant = self.settings.variant
+        if variant != "float32" and self.settings.threshold is None:
+            print(
+                f"minusface: the thresholds were measured for float32, not for the variant {variant}: false "
+                "match rates may be others; measure one of your own for --threshold",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _default_fmr(self) -> str:
         if not self.thresholds:

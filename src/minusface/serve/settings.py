@@ -53,7 +53,8 @@ class Settings(BaseSettings):
     batch_wait_ms: float = Field(0.0, ge=0, le=1000)
     """What comes while a batch is embedded makes the next one; waiting longer only helps on GPUs."""
     waiting: int = Field(128, ge=1)
-    """Images that may wait to be embedded; more are refused with 503."""
+    """Images that may wait to be embedded; more are refused with 503, and of one collection more than half
+    of them with 429."""
     in_flight: int = Field(64, ge=1)
     """Requests with a key at a time; more are refused with 503."""
     in_flight_collection: int = Field(32, ge=1)
@@ -63,6 +64,12 @@ class Settings(BaseSettings):
     rate: float = Field(50.0, gt=0)
     """Requests a second and key."""
     burst: float = Field(100.0, ge=1)
+    max_templates: int = Field(200_000, ge=1)
+    """Of a collection; an enrolment beyond is refused with 409."""
+    max_templates_person: int = Field(1000, ge=1)
+    """Of a person; an enrolment beyond is refused with 409."""
+    rekey_seconds: float = Field(600.0, ge=0)
+    """From one re-keying of a collection to the next; 0 sets no limit. One at a time is done in any case."""
     shutdown_seconds: int = Field(20, ge=0)
     """For which requests under way are waited for at the end."""
 
