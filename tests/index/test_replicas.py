@@ -274,6 +274,7 @@ def test_who_is_enrolled_stays_so_though_no_graph_can_be_made(
         patched.setattr(pggraphs, "count_of", fails)
         for number in range(10):
             assert not index.add("a", f"p{number}", unit(3, number)).replayed
+        index._graphs.wait()
         # Not with each enrolment: trying may take minutes.
         assert len(tries) == 1
     assert "no space left" in caplog.text
@@ -282,9 +283,90 @@ def test_who_is_enrolled_stays_so_though_no_graph_can_be_made(
     assert index.stats("a").exact
     index._graphs._rest = 0.0
     index.add("a", "later", unit(1, 98))
+    index._graphs.wait()
     assert not index.stats("a").exact
     assert index.stats("a").templates == 32
     index.close()
+
+
+def test_others_enroll_and_erase_while_a_graph_is_made(
+    database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for whoever was there before, and nobody waits for it."""
+    import psycopg
+
+    url = database()
+    index = PgVectorIndex(url, D, MASTER, exact_below=20)
+    for name in ("a", "b"):
+        index.create(name)
+    index.add("b", "Bob", unit(3, 1))
+    with psycopg.connect(url) as before:
+        # Somebody who may have written, and is not done: the graph is not made before.
+        before.execute("LOCK TABLE templates IN ROW EXCLUSIVE MODE")
+        index.add("a", "Ann", unit(30, 2))
+        _until(lambda: _making(url))
+        began = time.monotonic()
+        index.add("b", "Cem", unit(2, 3))
+        assert index.erase("b", "Bob") == 3
+        assert index.drop("b") == 2
+        assert [hit[0].person for hit in index.search("a", unit(1, 2), 1)] == ["Ann"]
+        assert time.monotonic() - began < 20
+        assert index.stats("a").exact
+        # One database makes one at a time: another replica leaves it alone.
+        other = PgVectorIndex(url, D, MASTER, exact_below=20)
+        other.add("a", "late", unit(3, 4))
+        other._graphs.wait()
+        assert other.stats("a").exact
+        other.close()
+    index._graphs.wait()
+    assert not index.stats("a").exact
+    index.close()
+
+
+def test_a_graph_that_was_cut_short_is_made_anew(database: Callable[[], str]) -> None:
+    import psycopg
+
+    url = database()
+    index = PgVectorIndex(url, D, MASTER, exact_below=20)
+    index.create("a")
+    with psycopg.connect(url) as before:
+        before.execute("LOCK TABLE templates IN ROW EXCLUSIVE MODE")
+        index.add("a", "Ann", unit(30, 2))
+        _until(lambda: _making(url))
+        # Neither waits for the other.
+        index.close()
+    ruin = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
+    with psycopg.connect(url) as look:
+        assert look.execute(ruin).fetchone() == (1,)
+    index = PgVectorIndex(url, D, MASTER, exact_below=20)
+    assert index.stats("a").exact
+    index.add("a", "Bob", unit(2, 3))
+    index._graphs.wait()
+    assert not index.stats("a").exact
+    with psycopg.connect(url) as look:
+        assert look.execute(ruin).fetchone() == (0,)
+    graphs = "SELECT count(*) FROM pg_indexes WHERE indexname LIKE 'templates_graph%'"
+    index.drop("a")
+    index._graphs.wait()
+    with psycopg.connect(url) as look:
+        assert look.execute(graphs).fetchone() == (0,)
+    index.close()
+
+
+def _making(url: str) -> bool:
+    import psycopg
+
+    with psycopg.connect(url) as look:
+        asked = "SELECT count(*) FROM pg_stat_progress_create_index"
+        row = look.execute(asked).fetchone()
+    return row is not None and row[0] > 0
+
+
+def _until(happened: Callable[[], bool]) -> None:
+    patience = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < patience
+        time.sleep(0.02)
 
 
 def test_replicas_that_start_together_make_the_tables_once(database: Callable[[], str]) -> None:

@@ -1,11 +1,11 @@
-"""When a collection in PostgreSQL gets its graph (HNSW)."""
+"""When a collection in PostgreSQL gets its graph (HNSW): beside all else, as it may take minutes."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from minusface.errors import MinusfaceError
@@ -14,22 +14,30 @@ from minusface.index.pgrows import Known, count_of, graph_of
 
 # Seconds until a graph that could not be made is tried again: trying may take minutes itself.
 AGAIN = 600.0
+# The same number in all replicas: one graph of a database is made at a time. Two at once would wait for each
+# other's snapshots.
+MAKING = 6_273_362
 
 
 class Graphs:
-    """Gives collections that have grown large their graphs, each once.
+    """Gives collections that have grown large their graphs, each once, in a thread of its own.
+
+    Meanwhile they are searched in full, and everybody enrolls and erases as before.
 
     Args:
         db: the database.
         exact_below: smaller collections need none.
-        locked: a collection, within a transaction, locked against everything.
     """
 
-    def __init__(self, db: Database, exact_below: int, locked: Callable[[Any, str], Known]) -> None:
-        self._db, self._exact_below, self._locked = db, exact_below, locked
+    def __init__(self, db: Database, exact_below: int) -> None:
+        self._db, self._exact_below = db, exact_below
         self._mutex = threading.Lock()
         self._uncounted: dict[int, int] = {}
         self._rest = 0.0
+        self._closed = False
+        self._at_work: Any = None
+        self._worker = ThreadPoolExecutor(1, "minusface-graphs")
+        self._last: Future[None] | None = None
 
     def grow(self, known: Known, added: int) -> None:
         """So many templates were enrolled; counted now and then.
@@ -41,13 +49,39 @@ class Graphs:
         with self._mutex:
             waiting = self._uncounted.get(known.number, self._exact_below) + added
             self._uncounted[known.number] = waiting
-            if 10 * waiting < self._exact_below or time.monotonic() < self._rest:
+            if 10 * waiting < self._exact_below or time.monotonic() < self._rest or self._closed:
                 return
             self._uncounted[known.number] = 0
+            self._last = self._worker.submit(self._try, known)
+
+    def forget(self, number: int) -> None:
+        """A collection is gone: so is its graph, soon."""
+        with self._mutex:
+            if not self._closed:
+                self._last = self._worker.submit(self._drop, number)
+
+    def wait(self) -> None:
+        """Until what was begun is done."""
+        with self._mutex:
+            last = self._last
+        if last is not None:
+            last.result()
+
+    def close(self) -> None:
+        """End what is being made; a later growth makes it anew."""
+        with self._mutex:
+            self._closed = True
+            if self._at_work is not None:
+                self._at_work.cancel()
+        self._worker.shutdown(cancel_futures=True)
+
+    def _try(self, known: Known) -> None:
         try:
             self._make(known)
         except MinusfaceError as error:
             with self._mutex:
+                if self._closed:
+                    return
                 self._uncounted[known.number] = self._exact_below
                 self._rest = time.monotonic() + AGAIN
             logging.getLogger(__name__).warning(
@@ -57,13 +91,44 @@ class Graphs:
             )
 
     def _make(self, known: Known) -> None:
-        with self._db.transaction() as db:
+        with self._db.reading() as db:
             if count_of(db, "templates", known.number) < self._exact_below:
                 return
-            if self._locked(db, known.name).indexed:
-                return
+        name = graph_of(known.number)
+        with self._alone() as db:
+            (mine,) = db.execute("SELECT pg_try_advisory_lock(%s)", (MAKING,)).fetchone()
+            if not mine:
+                raise MinusfaceError("another one is being made")
+            # Of one that was cut short a ruin is left, which serves nobody.
+            ruin = db.execute(
+                "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(%s) AND NOT indisvalid",
+                (name,),
+            ).fetchone()
+            if ruin is not None:
+                db.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
             db.execute(
-                f"CREATE INDEX IF NOT EXISTS {graph_of(known.number)} ON templates USING hnsw "
+                f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON templates USING hnsw "
                 f"(vector vector_ip_ops) WHERE collection = {known.number}"
             )
-            db.execute("UPDATE collections SET indexed = true WHERE id = %s", (known.number,))
+            done = db.execute(
+                "UPDATE collections SET indexed = true WHERE id = %s", (known.number,)
+            )
+            if not done.rowcount:
+                db.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+
+    def _drop(self, number: int) -> None:
+        try:
+            with self._alone() as db:
+                db.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {graph_of(number)}")
+        except MinusfaceError as error:
+            logging.getLogger(__name__).warning("%s is left: %s", graph_of(number), error)
+
+    def _alone(self) -> Any:
+        return self._db.alone(self._begun)
+
+    def _begun(self, connection: Any) -> None:
+        """By which :meth:`close` ends what it is at; None when it is done."""
+        with self._mutex:
+            self._at_work = connection
+            if self._closed and connection is not None:
+                raise MinusfaceError("PostgreSQL: closed")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from minusface.errors import MinusfaceError
@@ -41,6 +41,7 @@ class Database:
                 "index: this address of PostgreSQL cannot be understood (%, blanks and : / @ in a password "
                 "are written %25, %20, %3A, %2F, %40)"
             ) from None
+        self._url = url
         self._pool: Any = ConnectionPool(
             url,
             min_size=1,
@@ -90,11 +91,37 @@ class Database:
         except PoolTimeout as error:
             raise StorageError("PostgreSQL: cannot be reached") from error
         except psycopg.Error as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise StorageError(f"PostgreSQL: {reason}") from error
+            raise StorageError(f"PostgreSQL: {_reason(error)}") from error
+
+    @contextlib.contextmanager
+    def alone(self, begun: Callable[[Any], None]) -> Iterator[Any]:
+        """A connection beside the pool, each statement for itself, for what takes minutes.
+
+        Args:
+            begun: told the connection, by which another thread may cancel it, and None at the end.
+
+        Raises:
+            StorageError: the database cannot be reached, or refuses.
+        """
+        import psycopg
+
+        try:
+            with psycopg.connect(
+                self._url, autocommit=True, connect_timeout=int(PATIENCE)
+            ) as connection:
+                begun(connection)
+                try:
+                    yield connection
+                finally:
+                    begun(None)
+        except psycopg.Error as error:
+            raise StorageError(f"PostgreSQL: {_reason(error)}") from error
 
     def vacuum(self) -> None:
-        """Free what deleted rows held; best effort: PostgreSQL's own vacuum comes round anyway."""
+        """Free what deleted rows held; best effort: PostgreSQL's own vacuum comes round anyway.
+
+        Tables of which a graph is being made are passed over: it would be waited for.
+        """
         import psycopg
         from psycopg_pool import PoolTimeout
 
@@ -104,10 +131,14 @@ class Database:
         ):
             connection.autocommit = True
             try:
-                connection.execute("VACUUM people, templates, requests, spent")
+                connection.execute("VACUUM (SKIP_LOCKED) people, templates, requests, spent")
             finally:
                 connection.autocommit = False
 
     def close(self) -> None:
         """Give the connections back."""
         self._pool.close()
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

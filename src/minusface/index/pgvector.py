@@ -43,7 +43,6 @@ from minusface.index.pgrows import (
     count_of,
     enrolled,
     erase,
-    graph_of,
     literal_of,
     name_of,
     nearest,
@@ -86,9 +85,7 @@ class PgVectorIndex:
         self._keys = KeyRing(master, dimension)
         self._mutex = threading.Lock()
         self._db = Database(url)
-        self._graphs = Graphs(
-            self._db, exact_below, lambda db, name: self._known(db, name, "UPDATE")
-        )
+        self._graphs = Graphs(self._db, exact_below)
         try:
             with self._db.transaction() as db:
                 migrate(db, dimension, model)
@@ -96,7 +93,7 @@ class PgVectorIndex:
                 if tombstones is not None:
                     bury(db, tombstones)
         except BaseException:
-            self._db.close()
+            self.close()
             raise
 
     def create(self, collection: str) -> None:
@@ -127,8 +124,9 @@ class PgVectorIndex:
             # By its templates, too: a backup from before a rekeying has another salt.
             self._note([salt_name(known.salt), *(bytes(uid).hex() for (uid,) in rows)])
             count = len(rows)
-            db.execute(f"DROP INDEX IF EXISTS {graph_of(known.number)}")
             db.execute("DELETE FROM collections WHERE id = %s", (known.number,))
+        # Later, as it would wait for a graph under way, and everybody for it.
+        self._graphs.forget(known.number)
         self._db.vacuum()
         return count
 
@@ -269,6 +267,7 @@ class PgVectorIndex:
 
     def close(self) -> None:
         """See :class:`Index`."""
+        self._graphs.close()
         self._db.close()
 
     # What follows is called within a transaction, but for the last.
