@@ -140,16 +140,25 @@ def test_a_copy_of_a_running_service_brings_nobody_back(tmp_path: Path) -> None:
 def test_a_copy_of_a_service_with_a_database(tmp_path: Path) -> None:
     """Its gallery lies elsewhere; hashes of keys and what was erased are here."""
     data = tmp_path / "data"
-    data.mkdir()
-    script = [sys.executable, str(DEPLOY / "backup.py"), str(data)]
-    # Nothing at all is no service's folder.
-    wrong = subprocess.run([*script, str(tmp_path / "none")], capture_output=True, text=True)
-    assert (wrong.returncode, wrong.stderr[:7]) == (1, "backup:")
+    (data / "gallery").mkdir(parents=True)
+
+    def run(copy: str, *more: str, folder: Path = data) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, str(DEPLOY / "backup.py"), str(folder), str(tmp_path / copy), *more]
+        return subprocess.run(line, capture_output=True, text=True)
+
     (data / "keys.json").write_text("{}")
-    (data / "erased.log").write_text("x\n")
-    done = subprocess.run([*script, str(tmp_path / "copy")], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("copied: erased.log, keys.json\nno gallery lies here")
+    (data / "erased.log").write_text("now\n")
+    # Left behind by a gallery that was moved: who stands there stays erased, too.
+    (data / "gallery" / "erased.log").write_text("before\n")
+    done = run("copy", "--database")
+    assert (done.returncode, done.stdout) == (0, "copied: erased.log, keys.json\n"), done.stderr
+    assert (tmp_path / "copy" / "erased.log").read_text() == "before\nnow\n"
+    # A gallery that is looked for and not there is no backup.
+    wrong = run("other")
+    assert (wrong.returncode, wrong.stderr[:7]) == (1, "backup:")
+    assert "--database" in wrong.stderr
+    assert not (tmp_path / "other").exists()
+    assert run("none", "--database", folder=tmp_path / "none").returncode == 1
 
 
 def pip_lines(name: str) -> list[str]:

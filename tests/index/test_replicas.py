@@ -340,7 +340,8 @@ def test_a_graph_that_was_cut_short_is_made_anew(database: Callable[[], str]) ->
         assert look.execute(ruin).fetchone() == (1,)
     index = PgVectorIndex(url, D, MASTER, exact_below=20)
     assert index.stats("a").exact
-    index.add("a", "Bob", unit(2, 3))
+    # A service that only searches makes it, too.
+    index.search("a", unit(1, 3), 1)
     index._graphs.wait()
     assert not index.stats("a").exact
     with psycopg.connect(url) as look:
@@ -350,7 +351,56 @@ def test_a_graph_that_was_cut_short_is_made_anew(database: Callable[[], str]) ->
     index._graphs.wait()
     with psycopg.connect(url) as look:
         assert look.execute(graphs).fetchone() == (0,)
+        # One that is left all the same goes when the next is made.
+        look.execute(
+            "CREATE INDEX templates_graph_99 ON templates USING hnsw (vector vector_ip_ops) "
+            "WHERE collection = 99"
+        )
+    index.create("b")
+    index.add("b", "Ann", unit(30, 2))
+    index._graphs.wait()
+    with psycopg.connect(url) as look:
+        assert look.execute(graphs).fetchone() == (1,)
+    assert not index.stats("b").exact
     index.close()
+
+
+def test_erased_rows_are_freed_though_another_vacuum_is_under_way(
+    database: Callable[[], str],
+) -> None:
+    """It is waited for; a table that is held for long is given up."""
+    import psycopg
+
+    url = database()
+    index = PgVectorIndex(url, D, MASTER)
+    index.create("a")
+    index.add("a", "Ann", unit(3, 1))
+    with psycopg.connect(url) as held:
+        held.execute("LOCK TABLE templates IN SHARE UPDATE EXCLUSIVE MODE")
+        ended = threading.Timer(1.0, held.rollback)
+        ended.start()
+        assert index.erase("a", "Ann") == 3
+        ended.join()
+    count = "SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 'templates'"
+    _until(lambda: _one(url, count) > 0)
+    with psycopg.connect(url) as held:
+        index.add("a", "Bob", unit(3, 1))
+        held.execute("LOCK TABLE templates IN SHARE UPDATE EXCLUSIVE MODE")
+        began = time.monotonic()
+        assert index.erase("a", "Bob") == 3
+        assert time.monotonic() - began < 60
+    # The connection goes back as it was.
+    with index._db.transaction() as db:
+        assert db.execute("SHOW lock_timeout").fetchone() == ("0",)
+    index.close()
+
+
+def _one(url: str, asked: str) -> int:
+    import psycopg
+
+    with psycopg.connect(url) as look:
+        row = look.execute(asked).fetchone()  # type: ignore[arg-type]
+    return 0 if row is None else int(row[0])
 
 
 def _making(url: str) -> bool:

@@ -169,9 +169,12 @@ test("an enrolment whose answer was lost is asked for again, not twice", async (
   const next = await enrollOnce();
   assert.notEqual(next, first);
   // Refused, nothing was done; another name, or another picture, is another enrolment.
-  answers = [[0], [409, { error: "erased", message: "Erased." }]];
+  answers = [
+    [0], [429, { error: "too_many_requests", message: "Later." }], [401, null],
+    [409, { error: "conflict", message: "Erased." }],
+  ];
   const lost = await enrollOnce();
-  assert.equal(await enrollOnce(), lost);
+  for (let tries = 0; tries < 3; tries++) assert.equal(await enrollOnce(), lost);
   answers = [[0], [0], [0]];
   const renewed = await enrollOnce();
   assert.notEqual(renewed, lost);
@@ -253,6 +256,36 @@ test("a camera that is allowed too late is not left on", async () => {
   await settled();
   assert.equal(stream.live, false);
   assert.equal(at("video").srcObject, null);
+});
+
+test("a square that is moved meanwhile keeps the camera", async () => {
+  await open(40);
+  const allowed = later();
+  Object.defineProperty(globalThis, "navigator", {
+    value: { mediaDevices: { getUserMedia: () => allowed.promise } },
+    configurable: true,
+  });
+  at("camera").heard.click();
+  at("x").value = "7";
+  at("x").heard.input();
+  const stream = { live: true, getTracks: () => [{ stop() { stream.live = false; } }] };
+  allowed.resolve(stream);
+  await settled();
+  assert.equal(stream.live, true);
+  // Stopped while it begins, by a file, it says nothing of it.
+  const play = at("video").play;
+  const begun = later();
+  at("video").play = () => begun.promise;
+  at("camera").heard.click();
+  await settled();
+  opening = [];
+  choose("instead");
+  opening[0].resolve(picture(30));
+  await settled();
+  begun.reject(new Error("interrupted"));
+  await settled();
+  assert.match(at("said").textContent, /The picture is open/);
+  at("video").play = play;
 });
 
 test("a picture chosen in the place of the camera's ends the film", async () => {

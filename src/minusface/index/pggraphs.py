@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -9,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from minusface.errors import MinusfaceError
-from minusface.index.pgpool import Database
+from minusface.index.pgpool import PATIENCE, Database
 from minusface.index.pgrows import Known, count_of, graph_of
 
 # Seconds until a graph that could not be made is tried again: trying may take minutes itself.
@@ -55,7 +56,7 @@ class Graphs:
             self._last = self._worker.submit(self._try, known)
 
     def forget(self, number: int) -> None:
-        """A collection is gone: so is its graph, soon."""
+        """A collection is gone: so is its graph, soon, or else when the next one is made."""
         with self._mutex:
             if not self._closed:
                 self._last = self._worker.submit(self._drop, number)
@@ -68,11 +69,15 @@ class Graphs:
             last.result()
 
     def close(self) -> None:
-        """End what is being made; a later growth makes it anew."""
+        """End what is being made; a later growth, or search, makes it anew."""
+        import psycopg
+
         with self._mutex:
-            self._closed = True
-            if self._at_work is not None:
-                self._at_work.cancel()
+            self._closed, at_work = True, self._at_work
+        if at_work is not None:
+            # A database that is away ends it by itself.
+            with contextlib.suppress(psycopg.Error):
+                at_work.cancel_safe(timeout=PATIENCE)
         self._worker.shutdown(cancel_futures=True)
 
     def _try(self, known: Known) -> None:
@@ -96,30 +101,21 @@ class Graphs:
                 return
         name = graph_of(known.number)
         with self._alone() as db:
-            (mine,) = db.execute("SELECT pg_try_advisory_lock(%s)", (MAKING,)).fetchone()
-            if not mine:
+            if not _mine(db):
                 raise MinusfaceError("another one is being made")
-            # Of one that was cut short a ruin is left, which serves nobody.
-            ruin = db.execute(
-                "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(%s) AND NOT indisvalid",
-                (name,),
-            ).fetchone()
-            if ruin is not None:
-                db.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+            _tidy(db)
+            self._check_open()
             db.execute(
                 f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON templates USING hnsw "
                 f"(vector vector_ip_ops) WHERE collection = {known.number}"
             )
-            done = db.execute(
-                "UPDATE collections SET indexed = true WHERE id = %s", (known.number,)
-            )
-            if not done.rowcount:
-                db.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+            db.execute("UPDATE collections SET indexed = true WHERE id = %s", (known.number,))
 
     def _drop(self, number: int) -> None:
         try:
             with self._alone() as db:
-                db.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {graph_of(number)}")
+                if _mine(db):
+                    db.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {graph_of(number)}")
         except MinusfaceError as error:
             logging.getLogger(__name__).warning("%s is left: %s", graph_of(number), error)
 
@@ -130,5 +126,27 @@ class Graphs:
         """By which :meth:`close` ends what it is at; None when it is done."""
         with self._mutex:
             self._at_work = connection
-            if self._closed and connection is not None:
+        if connection is not None:
+            self._check_open()
+
+    def _check_open(self) -> None:
+        """What was cancelled between two statements did not hear of it."""
+        with self._mutex:
+            if self._closed:
                 raise MinusfaceError("PostgreSQL: closed")
+
+
+def _mine(db: Any) -> bool:
+    """Whether it is this connection's turn, until it ends; others are not waited for."""
+    return bool(db.execute("SELECT pg_try_advisory_lock(%s)", (MAKING,)).fetchone()[0])
+
+
+def _tidy(db: Any) -> None:
+    """Drop what graphs that were cut short left, and graphs of collections that are gone."""
+    found = db.execute(
+        "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+        "WHERE i.indrelid = 'templates'::regclass AND c.relname LIKE 'templates\\_graph\\_%' AND "
+        "(NOT i.indisvalid OR split_part(c.relname, '_', 3) NOT IN (SELECT id::text FROM collections))"
+    ).fetchall()
+    for (name,) in found:
+        db.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")

@@ -120,7 +120,7 @@ class Database:
     def vacuum(self) -> None:
         """Free what deleted rows held; best effort: PostgreSQL's own vacuum comes round anyway.
 
-        Tables of which a graph is being made are passed over: it would be waited for.
+        Not waited for long: of a table that gets a graph it would be for minutes.
         """
         import psycopg
         from psycopg_pool import PoolTimeout
@@ -131,8 +131,11 @@ class Database:
         ):
             connection.autocommit = True
             try:
-                connection.execute("VACUUM (SKIP_LOCKED) people, templates, requests, spent")
+                connection.execute(f"SET lock_timeout = '{int(PATIENCE)}s'")
+                connection.execute("VACUUM people, templates, requests, spent")
             finally:
+                with contextlib.suppress(psycopg.Error):
+                    connection.execute("RESET lock_timeout")
                 connection.autocommit = False
 
     def close(self) -> None:

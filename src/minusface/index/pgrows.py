@@ -80,9 +80,9 @@ def nearest(db: Any, known: Known, turned: Floats, count: int) -> list[Hit]:
     """The people nearest to a rotated template (D,), best first."""
     asked, literal = count, literal_of(turned)
     while True:
-        if known.indexed:
-            wide = min(MOST_WIDE, max(LEAST_WIDE, WIDE * asked))
-            db.execute(f"SET LOCAL hnsw.ef_search = {wide}")
+        # Whatever the collection says of itself: a graph that is just there is searched already.
+        wide = min(MOST_WIDE, max(LEAST_WIDE, WIDE * asked))
+        db.execute(f"SET LOCAL hnsw.ef_search = {wide}")
         # The collection's number stands in the text: the planner then takes the graph made for it.
         rows = db.execute(
             "SELECT p.handle, p.name, n.score FROM (SELECT person, -(vector <#> %s) AS score "

@@ -177,7 +177,10 @@ class PgVectorIndex:
         rows = check_vectors(vectors, self.dimension)
         with self._db.reading() as db:
             known = self._known(db, collection)
-            return [nearest(db, known, row, count) for row in known.keys.rotate(rows)]
+            found = [nearest(db, known, row, count) for row in known.keys.rotate(rows)]
+        # One that was imported, or whose graph was cut short, may never grow again.
+        self._graphs.grow(known, 0)
+        return found
 
     def count(self, collection: str, person: str) -> int:
         """See :class:`Index`."""

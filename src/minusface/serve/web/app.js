@@ -14,6 +14,8 @@ let frame = null;
 let ready = null;
 // Counts what the person changes: work that was begun before is of another picture.
 let turn = 0;
+// Counts pictures alone.
+let pictures = 0;
 let running = 0;
 
 function say(text, error = false) {
@@ -81,6 +83,7 @@ async function openFile() {
   if (!file) return;
   forget();
   const mine = turn;
+  pictures++;
   let picture;
   try {
     picture = await createImageBitmap(file);
@@ -110,16 +113,21 @@ async function startCamera() {
   const video = at("video");
   // Asked again it would run on unseen, beside the new one.
   stopCamera();
-  const mine = turn;
+  const mine = pictures;
   const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
-  if (mine !== turn) {
+  if (mine !== pictures) {
     // A file was chosen while the browser asked whether it may.
     for (const track of stream.getTracks()) track.stop();
     return;
   }
   video.srcObject = stream;
   video.hidden = at("snap").hidden = false;
-  await video.play();
+  try {
+    await video.play();
+  } catch (error) {
+    // Stopped meanwhile, by a file that was chosen, it is no failure.
+    if (video.srcObject === stream) throw error;
+  }
 }
 
 async function snap() {

@@ -2,11 +2,11 @@
 
 import { base64 } from "./png.js";
 
-/** What went wrong, as a sentence; `done`: the server says itself that nothing was done. */
+/** What went wrong, as a sentence; `spent`: the idempotency key serves no more. */
 class Refusal extends Error {
-  constructor(sentence, done = false) {
+  constructor(sentence, spent = false) {
     super(sentence);
-    this.done = done;
+    this.spent = spent;
   }
 }
 
@@ -30,11 +30,11 @@ async function ask(path, key, body, whole, extra = {}) {
   }
   const said = (await answer.json().catch(() => null)) ?? {};
   if (said.error === "other_model") {
-    throw new Refusal("The server has another model since this page was opened. Load the page again.", true);
+    throw new Refusal("The server has another model since this page was opened. Load the page again.");
   }
   if (!answer.ok) {
     const sentence = said.message ?? `The server answered with status ${answer.status}.`;
-    throw new Refusal(sentence, answer.status < 500);
+    throw new Refusal(sentence, said.error === "conflict");
   }
   if (!whole(said)) throw new Refusal("What answers here is no minusface service. Is the network asking you to log in?");
   return said;
@@ -59,7 +59,8 @@ export async function enroll(key, person, png, model) {
   try {
     await ask("/v1/enroll", key, body, whole, { "idempotency-key": unsure.once });
   } catch (error) {
-    if (error.done) unsure = null;
+    // Of any other refusal, also that too much is asked, nobody knows what became of the try before.
+    if (error.spent) unsure = null;
     throw error;
   }
   unsure = null;
