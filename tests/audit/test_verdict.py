@@ -8,6 +8,7 @@ import pytest
 
 from minusface.audit.attack import Point
 from minusface.audit.finding import Finding
+from minusface.audit.statement import part_of_the_way
 from minusface.audit.verdict import verdict
 from minusface.peers.variants import TRIES
 from tests.audit.conftest import finding
@@ -130,6 +131,18 @@ def test_gains_told_by_a_judge_that_cannot_tell_are_not_known() -> None:
     for said in verdict([*found, judge], "x")[2:]:
         assert said.kind == "unknown"
         assert said.text.endswith("Nothing can be concluded: it cannot judge identity.")
+    # Nor where its own control was not run, and of the photo itself it says next to nothing.
+    weak = [recovered("unprotected", 0.98, 0.59), *found[1:]]
+    for said in verdict(weak, "x")[1:]:
+        assert said.kind == "unknown"
+        assert "hardly tells whose it is" in said.text
+
+
+def test_rounding_is_no_judge() -> None:
+    assert part_of_the_way(0.95, 0.9, 1.0, 0.1) == pytest.approx(0.5)
+    assert part_of_the_way(0.25, 0.2, 0.3, 0.1) == pytest.approx(0.5)
+    assert part_of_the_way(0.25, 0.2, 0.299, 0.1) is None
+    assert part_of_the_way(0.3, 0.3, 0.3) is None
 
 
 @pytest.mark.parametrize(
@@ -303,7 +316,7 @@ def test_of_two_students_each_number_is_the_greater() -> None:
     other = replace(own, measures=measures, extra={**own.extra, "photos": 5})
     for found in ([own, other], [other, own]):
         (one,) = verdict([plain, *found], "x")
-        assert "a student of 9 queried photos" in one.text
+        assert "students of 5 to 9 queried photos tell which" in one.text
         assert (
             "90 % of pairs right (chance 50 %), the right one of 4 people first in 20 %" in one.text
         )

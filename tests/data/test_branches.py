@@ -87,7 +87,8 @@ def test_keys_that_mean_two_images() -> None:
     # Two lists of one folder.
     few, more = Named("c", "y/1", root="faces"), Named("d", "y/1", "z/1", root="./faces")
     assert Joined([few, more]).repeated_key() is None
-    elsewhere = Named("d", "y/1", root="others")
+    # By the same list, below another.
+    elsewhere = Named("c", "y/1", root="others")
     assert Joined([few, elsewhere]).repeated_key() == "y/1"
     # What lists no keys is drawn.
     drawn = SyntheticFaces(2, 2, seed=2, size=32)

@@ -151,6 +151,28 @@ def test_a_list_below_another_root_is_another_conversion(
     assert (done.resumed, done.written) == (0, 12)
 
 
+def test_called_from_another_folder_it_goes_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MARK_SECONDS", 0.0)
+    convert(FolderDataset(folder, size=SIZE), "recordio", tmp_path / "records")
+    source, out = open_faces(f"recordio:{tmp_path / 'records'}", size=SIZE), tmp_path / "faces"
+    read, seen = source.encoded, []
+
+    def stopping(index: int) -> bytes:
+        seen.append(index)
+        if len(seen) == 8:
+            raise KeyboardInterrupt
+        return read(index)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(source, "encoded", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            convert(source, "shards", out)
+    monkeypatch.chdir(tmp_path)
+    assert convert(source, "shards", out).resumed > 0
+
+
 def test_two_at_once_are_refused(folder: Path, tmp_path: Path) -> None:
     with open(tmp_path / ".faces.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

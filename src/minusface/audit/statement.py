@@ -12,6 +12,7 @@ LITTLE, MUCH = 0.15, 0.5
 # What a photo itself must be above the blind guess, by AUC or by a part of images: a judge that gives it less
 # tells nobody apart, and that it finds nothing in an attacker's picture shows nothing.
 FLOOR = 0.1
+ROUNDING = 1e-9
 # In the name of a protection whose client sends, of several images, the one whose outlines show least; a
 # finding keeps no more of it than the name.
 TRIES = "tries-"
@@ -30,7 +31,7 @@ class Statement:
 
 
 def part_of_the_way(
-    value: float | None, blind: float | None, plain: float | None, floor: float = 1e-9
+    value: float | None, blind: float | None, plain: float | None, floor: float = 2 * ROUNDING
 ) -> float | None:
     """Where a measure lies between the blind guess (0) and the photo itself (1).
 
@@ -38,7 +39,8 @@ def part_of_the_way(
         None where one of them was not measured, or where the photo itself is not at least ``floor`` above the
         guess: there is then no way to be at a part of.
     """
-    if value is None or blind is None or plain is None or not plain - blind >= floor:
+    # Less by more than rounding: 1 - 0.9 is a little less than 0.1.
+    if value is None or blind is None or plain is None or plain - blind < floor - ROUNDING:
         return None
     return (value - blind) / (plain - blind)
 
@@ -63,11 +65,14 @@ def concluded(part: float | None, own: Finding, equal: list[Finding]) -> str:
 def blind_judge(findings: list[Finding]) -> str:
     """Why the independent recogniser cannot say who is shown, as a sentence; empty where nothing says so.
 
-    Its own control stands among the linkages, and may not have been run.
+    Its own control stands among the linkages, and may not have been run; what it tells of photos sent through
+    a network stands among the recoveries.
     """
     control = find(findings, "linkage", "unprotected")
-    failed = "" if control is None else control.failed
-    return f" Nothing can be concluded: {failed}." if failed else ""
+    if control is not None and control.failed:
+        return f" Nothing can be concluded: {control.failed}."
+    auc = measured(find(findings, "recovery", "unprotected"), "auc")
+    return NOBODY if auc is not None and auc - 0.5 < FLOOR - ROUNDING else ""
 
 
 def measured(finding: Finding | None, measure: str) -> float | None:

@@ -42,12 +42,16 @@ def linkage(findings: list[Finding], target: str) -> list[Statement]:
         max(one.measures.get(name) or 0.0 for one in found) for name in ("auc", "accuracy", "top-1")
     )
     best = max(found, key=lambda one: one.measures["auc"] or 0.0)
-    photos = max(one.extra["photos"] for one in found)
+    counts = {one.extra["photos"] for one in found}
+    who = f"students of {min(counts)} to {max(counts)} queried photos tell"
+    if len(counts) == 1:
+        who = f"a student of {max(counts)} queried photos tells"
     reference = 1.0 if plain is None else plain.measures["auc"] or 1.0
     gallery = best.extra.get("gallery", 0)
     part = part_of_the_way(auc, 0.5, reference, FLOOR)
     kind = judged(part)
-    lower = (NOBODY if part is None else "") + (IMPROVING if best.still_improving else "")
+    improving = any(one.still_improving for one in found)
+    lower = (NOBODY if part is None else "") + (IMPROVING if improving else "")
     if kind == "yes":
         # The service recognises people, so that identity is there: a student that misses it shows nothing.
         kind = "unknown"
@@ -57,10 +61,9 @@ def linkage(findings: list[Finding], target: str) -> list[Statement]:
     return [
         Statement(
             kind,
-            f"Identity is kept by design: a student of {photos} queried photos tells which "
-            f"plain photo shows the person of a protected image: {percent(accuracy)} of pairs right (chance "
-            f"50 %), the right one of {gallery} people first in {percent(top)}.{lower} Protected "
-            "images are biometric data.",
+            f"Identity is kept by design: {who} which plain photo shows the person of a protected image: "
+            f"{percent(accuracy)} of pairs right (chance 50 %), the right one of {gallery} people first in "
+            f"{percent(top)}.{lower} Protected images are biometric data.",
         )
     ]
 

@@ -55,7 +55,7 @@ class Joined:
     def repeated_key(self) -> str | None:
         """A key that two parts give to images of different datasets, or None.
 
-        Parts of one folder, or of the same images elsewhere, may share their keys.
+        Parts of one folder, or that are the same drawn or recorded images, may share their keys.
         """
         for number, part in enumerate(self.parts):
             for other in self.parts[:number]:
@@ -79,8 +79,9 @@ def _keys(part: FaceDataset) -> Iterable[str]:
 def _same_images(one: FaceDataset, other: FaceDataset) -> bool:
     """Whether a key means the same image in both: files below one folder, or datasets that are alike."""
     roots = [Path(part.root).resolve() for part in (one, other) if hasattr(part, "root")]
-    if len(roots) == 2 and roots[0] == roots[1]:
-        return True
+    if len(roots) == 2:
+        # Fingerprints of lists are of names alone, those of folders of names and sizes.
+        return roots[0] == roots[1]
     return one.fingerprint() == other.fingerprint()
 
 

@@ -147,8 +147,10 @@ class _Job:
         self.side = _side(dataset) if to == "recordio" else None
         self.done = Converted(_spec(to, out))
         self.what = {"data": dataset.fingerprint(), "to": to, "out": out.name, "skip": skip}
-        # A list tells no more of its images than their names: below another root they are others.
-        self.what["root"] = str(Path(getattr(dataset, "root", "")).resolve())
+        root = getattr(dataset, "root", None)
+        if root is not None:
+            # A list tells no more of its images than their names: below another root they are others.
+            self.what["root"] = str(Path(root).resolve())
         mark = self._resume()
         if mark is None:
             shutil.rmtree(partial, ignore_errors=True)
