@@ -193,8 +193,14 @@ def test_the_keys_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "sha256" not in listed
     assert json.loads(listed)[0]["name"] == "door"
     assert main(["keys", "revoke", *data, "--id", made["id"]]) == 0
+    assert capsys.readouterr().out == f"{made['id']}: revoked\n"
     assert main(["keys", "list", *data]) == 0
-    assert capsys.readouterr().out == ""
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", f"{tmp_path}: no keys yet\n")
+    # A folder that is mistyped has no keys, and is no service's.
+    for action in (["list"], ["revoke", "--id", made["id"]]):
+        assert main(["keys", *action, "--data", str(tmp_path / "none")]) == 2
+        assert "no such folder, expected a service's --data" in capsys.readouterr().err
     for wrong in (["add"], ["revoke"], ["melt"]):
         assert main(["keys", *wrong, *data]) == 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,6 +191,8 @@ def keys(
     from minusface.errors import MinusfaceError, choice_error
     from minusface.serve.keys import ApiKeys
 
+    if action in ("list", "revoke") and not Path(data).is_dir():
+        raise MinusfaceError(f"{data}: no such folder, expected a service's --data")
     held = ApiKeys(Path(data) / "keys.json")
     if action == "add":
         if collection is None:
@@ -202,6 +205,7 @@ def keys(
         if id is None:
             raise MinusfaceError("keys revoke: --id is missing")
         held.revoke(id)
+        print(f"{id}: revoked")
         return 0
     if action != "list":
         raise choice_error("action", action, ("add", "list", "revoke"))
@@ -211,6 +215,8 @@ def keys(
             del entry["sha256"]
         print(jsons.dumps(hidden, indent=1))
         return 0
+    if not held.all():
+        print(f"{data}: no keys yet", file=sys.stderr)
     for key in held.all():
         end = "" if key.expires is None else f" until {_date(key.expires)}"
         print(f"{key.id}  {key.collection}  {','.join(key.scopes)}{end}  {key.name}".rstrip())
