@@ -268,7 +268,11 @@ def test_a_fault_is_answered_as_everything_is_and_told_to_the_operator(  # type:
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["cache-control"] == "no-store"
         assert answer.headers["access-control-allow-origin"] == "https://a.example"
-    lines = [json.loads(one) for one in (tmp_path / "data" / "audit.log").read_text().splitlines()]
+    log, patience = tmp_path / "data" / "audit.log", time.monotonic() + 30
+    # Written once the answer is on its way.
+    while len(log.read_text().splitlines()) < 2 and time.monotonic() < patience:
+        time.sleep(0.01)
+    lines = [json.loads(one) for one in log.read_text().splitlines()]
     assert [(line["event"], line["status"], line["request"]) for line in lines] == [
         ("people", 500, answer.headers["x-request-id"]) for answer in answers
     ]
