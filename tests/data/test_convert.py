@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,6 +125,23 @@ def test_what_another_conversion_left_is_not_taken(
     assert not (out / "train.rec").exists()
 
 
+def stopped(dataset: Any, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convert a dataset of any format to shards, interrupted at its eighth image."""
+    read, seen = dataset.encoded, []
+
+    def stopping(index: int) -> bytes:
+        seen.append(index)
+        if len(seen) == 8:
+            raise KeyboardInterrupt
+        data: bytes = read(index)
+        return data
+
+    with monkeypatch.context() as patched:
+        patched.setattr(dataset, "encoded", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            convert(dataset, "shards", out)
+
+
 def test_a_list_below_another_root_is_another_conversion(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,17 +153,7 @@ def test_a_list_below_another_root_is_another_conversion(
     lines = "".join(f"{key}\t{int(number >= 6)}\n" for number, key in enumerate(keys))
     (tmp_path / "list.txt").write_text(lines)
     first = ListDataset(tmp_path / "list.txt", here, size=SIZE)
-    read, seen = first.encoded, []
-
-    def stopping(index: int) -> bytes:
-        seen.append(index)
-        if len(seen) == 8:
-            raise KeyboardInterrupt
-        return read(index)
-
-    monkeypatch.setattr(first, "encoded", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        convert(first, "shards", out)
+    stopped(first, out, monkeypatch)
     assert (tmp_path / ".faces.partial").is_dir()
     done = convert(ListDataset(tmp_path / "list.txt", other, size=SIZE), "shards", out)
     assert (done.resumed, done.written) == (0, 12)
@@ -157,18 +165,7 @@ def test_called_from_another_folder_it_goes_on(
     monkeypatch.setattr(module, "MARK_SECONDS", 0.0)
     convert(FolderDataset(folder, size=SIZE), "recordio", tmp_path / "records")
     source, out = open_faces(f"recordio:{tmp_path / 'records'}", size=SIZE), tmp_path / "faces"
-    read, seen = source.encoded, []
-
-    def stopping(index: int) -> bytes:
-        seen.append(index)
-        if len(seen) == 8:
-            raise KeyboardInterrupt
-        return read(index)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(source, "encoded", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            convert(source, "shards", out)
+    stopped(source, out, monkeypatch)
     monkeypatch.chdir(tmp_path)
     assert convert(source, "shards", out).resumed > 0
 

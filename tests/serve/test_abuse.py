@@ -374,7 +374,7 @@ def test_refusals_are_logged_without_what_was_sent(start, tmp_path: Path, capfd)
     said = capfd.readouterr()
     told = (tmp_path / "data" / "audit.log").read_text() + said.out + said.err
     told += run.client.get("/metrics").text
-    vector = run.service.embed([sent])[0] if not _refused(run, sent) else np.zeros(1)
+    vector = run.service.embed([sent], "a")[0] if not _refused(run, sent) else np.zeros(1)
     assert sent[20:60] not in told
     assert "Unmistakable" not in told
     assert f"{float(vector[0]):.4f}" not in told

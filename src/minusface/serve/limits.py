@@ -62,7 +62,7 @@ class RateLimit:
 class Rekeyings:
     """One re-keying at a time, and one of a collection in so many seconds.
 
-    The embedded gallery answers nobody while it brings a collection under new keys.
+    The embedded gallery answers nobody while it writes a collection's rows under new keys.
 
     Args:
         seconds: from the end of one to the next of the same collection; 0 for none.

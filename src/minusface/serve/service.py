@@ -207,7 +207,7 @@ class Service:
                 "both halves must come from one export"
             )
 
-    def embed(self, images: Sequence[str], collection: str = "") -> Floats:
+    def embed(self, images: Sequence[str], collection: str) -> Floats:
         """Base64 PNGs to templates (B, D); a collection's share of what waits is limited.
 
         Raises:
