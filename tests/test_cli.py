@@ -927,6 +927,20 @@ def test_module_and_a_reader_that_leaves() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("a.bmp", b"BM\0\0"), ("a.tif", b"II*\0" + bytes([255] * 4)), ("a.png", b"\x89PNGIEND")],
+)
+def test_of_damaged_images_one_line_is_said(tmp_path: Path, name: str, data: bytes) -> None:
+    """By OpenCV, too, which has a log of its own."""
+    (tmp_path / name).write_bytes(data)
+    words = ["protect", str(tmp_path / name), "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "minusface", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr == f"minusface: {tmp_path / name}: not a readable image, or cut short\n"
+
+
 def test_durations() -> None:
     assert [duration(s) for s in (-1, 44.6, 725, 12000)] == ["0s", "45s", "12m 05s", "3h 20m"]
 

@@ -91,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     wait_briefly()
+    # Of what it cannot decode OpenCV would tell in lines of its own, beside ours. Read when it is loaded.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     # Names of files need not be text: what cannot be written is told in escapes.
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
