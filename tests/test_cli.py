@@ -1090,7 +1090,8 @@ def test_pack_with_a_cohort(
     assert said.code == 0, said.err
     card = checkpoint.load_card(tmp_path / "small")
     assert card.model["recognizer"]["cohort"] == PEOPLE * IMAGES
-    assert card.data["cohort"] == {"images": PEOPLE * IMAGES, "name": "faces", "seed": 0}
+    photos = {"images": PEOPLE * IMAGES, "name": "faces", "seed": 0, "mixtures": 0}
+    assert card.data["cohort"] == photos
     assert not card.metrics
     # Measured, calibrated and served as any other; packed again it is kept, or made anew.
     pairs = ("--pairs", place.pairs, "--faces", place.faces, "--json", "-", "--draws", 1)

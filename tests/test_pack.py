@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from minusface.checkpoint import Card, load_card, load_part, save
-from minusface.commands.pack import pack
+from minusface.commands.pack import _cohorts_faces, pack
 from minusface.errors import MinusfaceError
-from tests.products import tiny_checkpoint
+from tests.products import SIZE, tiny_checkpoint
 
 
 def test_a_run_that_could_be_gone_on_with_is_not_packed_over(tmp_path: Path) -> None:
@@ -101,6 +102,34 @@ def test_a_mean_of_what_is_not_one_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MinusfaceError, match="do not go together"):
         pack(str(model), str(tmp_path / "mean"), mean=str(model), squeeze=True)
     assert not (tmp_path / "mean").exists()
+
+
+def test_a_cohort_is_of_mixtures_where_there_are_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces, random = tmp_path / "faces", torch.Generator().manual_seed(0)
+    for person, images in (("Ann", 5), ("Bea", 5), ("mixed-00000", 20), ("mixed-00001", 4)):
+        (faces / person).mkdir(parents=True)
+        for number in range(images):
+            pixels = torch.randint(0, 256, (SIZE, SIZE, 3), generator=random, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(faces / person / f"{number}.png")
+    (tmp_path / "two.txt").write_text("Ann\nBea\n")
+    model = tiny_checkpoint(tmp_path / "model")
+    monkeypatch.setattr("minusface.recognize.cohort.LEAST", 1)
+    monkeypatch.setattr("minusface.recognize.cohort.PEOPLE", 1)
+    listed, out = str(tmp_path / "two.txt"), str(tmp_path / "out")
+    with pytest.raises(MinusfaceError, match="cohort: 10 photos, expected 16 or more"):
+        pack(str(model), out, cohort=str(faces), cohort_people=listed)
+    assert pack(str(model), out, cohort=str(faces)) == 0
+    card = load_card(Path(out))
+    assert card.data["cohort"] == {"images": 24, "mixtures": 24, "name": "faces", "seed": 0}
+    assert card.model["recognizer"]["cohort"] == 24
+    # Nobody's faces are each another one's.
+    dataset, whose = _cohorts_faces(str(faces), None, SIZE)
+    assert dataset.people == ["mixed-00000", "mixed-00001"]
+    assert len(set(whose.tolist())) == 24
+    dataset, whose = _cohorts_faces(str(faces), listed, SIZE)
+    assert whose.tolist() == [0] * 5 + [1] * 5
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64])

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
 
     from minusface.checkpoint import Card
+    from minusface.data import FolderDataset
 
 # In a card's data: the precision that a pack wrote.
 PACKED = "packed"
@@ -42,8 +45,10 @@ def pack(
             and their cohorts.
         cohort: a folder of training faces, a folder a person: templates then tell how crowded their place
             is, which spares false matches, and are one number longer. Clusters of the faces' embeddings go
-            into the weights; nobody's template does. Drops measures and thresholds, too.
-        cohort_people: a file that lists the people to take; by default all.
+            into the weights; nobody's template does. Drops measures and thresholds, too. Where the folder
+            holds mixtures (OUT/faces of data mix), these alone are taken: best such as were not trained on,
+            since what was learned by heart lies otherwise than strangers do.
+        cohort_people: a file that lists the people to take; by default all, or all mixtures.
         seed: of the cohort's permutations and clusters.
         json: print the outcome as JSON.
     """
@@ -198,7 +203,6 @@ def _with_cohort(
     import torch
 
     from minusface.checkpoint import load_into
-    from minusface.data import FolderDataset
     from minusface.errors import MinusfaceError
     from minusface.evaluate.dataset import embed_dataset
     from minusface.evaluate.embedders import Embedder
@@ -217,17 +221,39 @@ def _with_cohort(
     ours = {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}
     load_into(recognizer.backbone, backbone_tensors(ours), str(folder))
     model.embedder.recognizer = recognizer
-    dataset = FolderDataset(faces, people, size=model.size)
+    dataset, whose = _cohorts_faces(faces, people, model.size)
     embeddings = embed_dataset(model, dataset, range(len(dataset)))
-    made = Cohort.of(embeddings, seed=seed, people=torch.as_tensor(dataset.labels))
+    made = Cohort.of(embeddings, seed=seed, people=torch.as_tensor(whose))
     own = {f"{PREFIX}{COHORT}{name}": tensor for name, tensor in made.state_dict().items()}
     spec = {**card.model["recognizer"], "cohort": len(made.centres_kd)}
     told = {"images": len(dataset), "name": dataset.name, "seed": seed}
+    told["mixtures"] = int((whose >= dataset.classes).sum())
     data = {**card.data, "cohort": told}
     changed = dataclasses.replace(
         card, model={**card.model, "recognizer": spec}, data=data, metrics={}
     )
     return changed, {**tensors, **own}
+
+
+def _cohorts_faces(
+    faces: str, people: str | None, size: int
+) -> tuple[FolderDataset, npt.NDArray[np.int64]]:
+    """The faces a cohort is made of, and whose each is, by number.
+
+    A folder of mixtures is nobody's: each of its faces counts as somebody of its own, beyond the people.
+    """
+    import numpy as np
+
+    from minusface.data import FolderDataset
+    from minusface.train.mixing import MADE
+
+    dataset = FolderDataset(faces, people, size=size)
+    mixed = [person for person in dataset.people if person.startswith(MADE)]
+    if people is None and 0 < len(mixed) < dataset.classes:
+        dataset = FolderDataset(faces, mixed, size=size)
+    nobodys = np.array([person.startswith(MADE) for person in dataset.people])[dataset.labels]
+    own = dataset.classes + np.arange(len(dataset), dtype=np.int64)
+    return dataset, np.where(nobodys, own, dataset.labels)
 
 
 def _halved(tensor: Tensor) -> Tensor:
