@@ -45,11 +45,17 @@ train stage2_mixed "$@"
 # Once more, distorted less; and the mean again.
 train stage2_mild "$@"
 "$minusface" pack runs/default/stage2_mild/last --mean runs/weights/mixed --out runs/weights/mild "${cohort[@]}"
-# And once more, with other mixtures.
+# And twice more, with other mixtures.
 mix --seed 2 --out runs/mixtures_2
 train stage2_fresh "$@"
-"$minusface" pack runs/default/stage2_fresh/last --mean runs/weights/mild --out runs/weights/default "${cohort[@]}"
-"$minusface" pack runs/default/plain/last --out runs/weights/default-plain --squeeze "${cohort[@]}"
+"$minusface" pack runs/default/stage2_fresh/last --mean runs/weights/mild --out runs/weights/fresh "${cohort[@]}"
+mix --seed 3 --out runs/mixtures_3
+train stage2_third "$@"
+# A cohort of faces that nobody has, which no training saw.
+mix --seed 4 --count 16000 --out runs/mixtures_cohort
+nobody=(--cohort runs/mixtures_cohort/faces)
+"$minusface" pack runs/default/stage2_third/last --mean runs/weights/fresh --out runs/weights/default "${nobody[@]}"
+"$minusface" pack runs/default/plain/last --out runs/weights/default-plain --squeeze "${nobody[@]}"
 groups=()
 if [ -n "${LFW_GROUPS:-}" ]; then groups=(--groups "$LFW_GROUPS"); fi
 for packed in runs/weights/default runs/weights/default-plain; do

@@ -45,7 +45,7 @@ def test_the_default_weights_are_made_by(path: Path) -> None:
     # Between the two halves of stage 2 its last layer is squeezed, before its end it is averaged
     # (runs/weights.sh).
     # The last checkpoints: the best are chosen on the people that the weights are tested on.
-    names = ("stage2", "mixed", "mild")
+    names = ("stage2", "mixed", "mild", "fresh")
     packed = {f"runs/weights/{name}" for name in names}
     script = (ROOT / "runs" / "weights.sh").read_text()
     assert all(f"--out {folder}" in script for folder in packed)
