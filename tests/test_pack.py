@@ -105,7 +105,7 @@ def test_a_mean_of_what_is_not_one_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_cohort_is_of_mixtures_where_there_are_some(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     faces, random = tmp_path / "faces", torch.Generator().manual_seed(0)
     for person, images in (("Ann", 5), ("Bea", 5), ("mixed-00000", 20), ("mixed-00001", 4)):
@@ -120,7 +120,9 @@ def test_a_cohort_is_of_mixtures_where_there_are_some(
     listed, out = str(tmp_path / "two.txt"), str(tmp_path / "out")
     with pytest.raises(MinusfaceError, match="cohort: 10 photos, expected 16 or more"):
         pack(str(model), out, cohort=str(faces), cohort_people=listed)
+    assert "mixtures" not in capsys.readouterr().err
     assert pack(str(model), out, cohort=str(faces)) == 0
+    assert "of its 24 mixtures alone, not of 2 people's photos" in capsys.readouterr().err
     card = load_card(Path(out))
     assert card.data["cohort"] == {"images": 24, "mixtures": 24, "name": "faces", "seed": 0}
     assert card.model["recognizer"]["cohort"] == 24

@@ -242,6 +242,8 @@ def _cohorts_faces(
 
     A folder of mixtures is nobody's: each of its faces counts as somebody of its own, beyond the people.
     """
+    import sys
+
     import numpy as np
 
     from minusface.data import FolderDataset
@@ -250,7 +252,11 @@ def _cohorts_faces(
     dataset = FolderDataset(faces, people, size=size)
     mixed = [person for person in dataset.people if person.startswith(MADE)]
     if people is None and 0 < len(mixed) < dataset.classes:
-        dataset = FolderDataset(faces, mixed, size=size)
+        others, dataset = dataset.classes - len(mixed), FolderDataset(faces, mixed, size=size)
+        print(
+            f"--cohort {faces}: of its {len(dataset):,} mixtures alone, not of {others:,} people's photos",
+            file=sys.stderr,
+        )
     nobodys = np.array([person.startswith(MADE) for person in dataset.people])[dataset.labels]
     own = dataset.classes + np.arange(len(dataset), dtype=np.int64)
     return dataset, np.where(nobodys, own, dataset.labels)
