@@ -18,8 +18,6 @@ train() {
   if [ -f "$run/last/card.json" ]; then resume=(--resume); fi
   "$minusface" train "configs/default/$config.yaml" "${resume[@]}" "$@"
 }
-# A cohort of the people trained on: how crowded a template's place is (docs/weights.md).
-cohort=(--cohort "$faces" --cohort-people "$protocol/peopleDevTrain.txt")
 # The last checkpoint, not the best: nothing is chosen on the people it is tested on.
 for task in plain stage1 stage2; do train "$task" "$@"; done
 "$minusface" pack runs/default/stage2/last --out runs/weights/stage2 --squeeze
@@ -40,18 +38,17 @@ mix() {
 }
 mix --seed 1 --out runs/mixtures
 train stage2_mixed "$@"
-"$minusface" pack runs/default/stage2_mixed/last --mean runs/default/stage2_blended/last --out runs/weights/mixed \
-  "${cohort[@]}"
+"$minusface" pack runs/default/stage2_mixed/last --mean runs/default/stage2_blended/last --out runs/weights/mixed
 # Once more, distorted less; and the mean again.
 train stage2_mild "$@"
-"$minusface" pack runs/default/stage2_mild/last --mean runs/weights/mixed --out runs/weights/mild "${cohort[@]}"
+"$minusface" pack runs/default/stage2_mild/last --mean runs/weights/mixed --out runs/weights/mild
 # And twice more, with other mixtures.
 mix --seed 2 --out runs/mixtures_2
 train stage2_fresh "$@"
-"$minusface" pack runs/default/stage2_fresh/last --mean runs/weights/mild --out runs/weights/fresh "${cohort[@]}"
+"$minusface" pack runs/default/stage2_fresh/last --mean runs/weights/mild --out runs/weights/fresh
 mix --seed 3 --out runs/mixtures_3
 train stage2_third "$@"
-# A cohort of faces that nobody has, which no training saw.
+# A cohort of faces that nobody has, which no training saw: how crowded a template's place is (docs/weights.md).
 mix --seed 4 --count 16000 --out runs/mixtures_cohort
 nobody=(--cohort runs/mixtures_cohort/faces)
 "$minusface" pack runs/default/stage2_third/last --mean runs/weights/fresh --out runs/weights/default "${nobody[@]}"
