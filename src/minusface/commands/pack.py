@@ -226,8 +226,8 @@ def _with_cohort(
     made = Cohort.of(embeddings, seed=seed, people=torch.as_tensor(whose))
     own = {f"{PREFIX}{COHORT}{name}": tensor for name, tensor in made.state_dict().items()}
     spec = {**card.model["recognizer"], "cohort": len(made.centres_kd)}
-    told = {"images": len(dataset), "name": dataset.name, "seed": seed}
-    told["mixtures"] = int((whose >= dataset.classes).sum())
+    mixtures = int((whose >= dataset.classes).sum())
+    told = {"images": len(dataset), "mixtures": mixtures, "name": dataset.name, "seed": seed}
     data = {**card.data, "cohort": told}
     changed = dataclasses.replace(
         card, model={**card.model, "recognizer": spec}, data=data, metrics={}

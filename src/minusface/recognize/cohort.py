@@ -14,8 +14,9 @@ For
 the cosine of two such templates follows the corrected one, to first order in near - usual, for pairs whose
 own cosine is DECIDED_AT: where decisions are made. A template tells no more of a face than before.
 
-The cohort is the centres of clusters of embeddings of training photos. Each is the mean of several people,
-who count alike however many photos they have: no photo's embedding and nobody's template is among them.
+The cohort is the centres of clusters of embeddings of photos, or better of mixtures that were not trained on:
+photos that were learned by heart lie elsewhere than strangers'. Each is the mean of several people, who count
+alike however many photos they have: no photo's embedding and nobody's template is among them.
 
 Legend: B batch, M embeddings of the cohort's photos, K centres, D embedding.
 """
@@ -65,7 +66,7 @@ class Cohort(nn.Module):
         seed: int = 0,
         people: Tensor | None = None,
     ) -> Cohort:
-        """The cohort of training photos.
+        """The cohort of photos or mixtures.
 
         Args:
             embeddings: (M, D), of any length but zero, made as they are in use.
