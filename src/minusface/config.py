@@ -136,14 +136,15 @@ class StageTwoConfig:
 class OptimizerConfig:
     """How weights are moved."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
-    """sgd (the paper) or adamw."""
+    name: Literal["sgd", "adamw", "muon"] = "sgd"
+    """sgd (the paper), adamw, or muon, which moves all directions of a matrix alike (class centres, norms
+    and biases as adamw does); with adamw's learning rates."""
     lr: float = 1e-2
     """Learning rate of recogniser and head."""
     generator_factor: float = 0.5
     """The generator's learning rate as a part of lr (paper: a half)."""
     momentum: float = 0.9
-    """Momentum of sgd; first beta of adamw."""
+    """Momentum of sgd and of muon (0.95 is usual); first beta of adamw."""
     weight_decay: float = 1e-4
     """Weight decay of matrices and filters; norms and biases have none."""
     clip: float = 0.0

@@ -126,6 +126,7 @@ def stop_at(step: int, error: BaseException | None = None) -> Callable[[Progress
 OPTIMIZERS = [
     OptimizerConfig("sgd", lr=0.05),
     OptimizerConfig("adamw", lr=0.05, weight_decay=0.1, clip=0.5),
+    OptimizerConfig("muon", lr=0.05, weight_decay=0.1, clip=0.5),
 ]
 
 

@@ -35,7 +35,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_people(tmp_path_factory.mktemp("faces"))
 
 
-@pytest.mark.parametrize(("first", "then"), [("sgd", "adamw"), ("adamw", "sgd")])
+@pytest.mark.parametrize(("first", "then"), [("sgd", "adamw"), ("adamw", "muon"), ("muon", "sgd")])
 def test_going_on_with_another_optimiser(
     people: Path, tmp_path: Path, first: Any, then: Any
 ) -> None:

@@ -282,7 +282,7 @@ def test_distillation_alone_needs_no_labels() -> None:
 # --- stage 2 ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
 def test_stage_two_leaves_the_generator_bitwise_alone(stage_one: Path, optimizer: Any) -> None:
     task = stage_two(stage_one, consistency=0.5).train()
     assert task.protector is not None

@@ -10,28 +10,45 @@ from torch import Tensor, nn
 
 from minusface import collectives
 from minusface.config import OptimizerConfig, ScheduleConfig
+from minusface.train.muon import Muon
 
 
 def build_optimizer(
-    config: OptimizerConfig, groups: Mapping[str, Sequence[nn.Parameter]]
+    config: OptimizerConfig,
+    groups: Mapping[str, Sequence[nn.Parameter]],
+    sharded: Iterable[nn.Parameter] = (),
 ) -> torch.optim.Optimizer:
-    """An optimiser with one or two groups a name: matrices decay, norms and biases do not.
+    """An optimiser with up to three groups a name: matrices decay, norms and biases do not.
 
     Every group carries ``name`` and ``base_lr``; the generator's is ``generator_factor`` of the others'.
+
+    Args:
+        config: which one.
+        groups: parameters by name.
+        sharded: of which a process may hold rows alone. Muon, which moves a matrix as a whole, leaves
+            them to AdamW, in one process too: results do not depend on how many there are.
     """
     settings = []
+    apart = {id(parameter) for parameter in sharded} if config.name == "muon" else set()
     for name, parameters in groups.items():
         lr = config.lr * (config.generator_factor if name == "generator" else 1.0)
         matrices = [p for p in parameters if p.ndim > 1]
         vectors = [p for p in parameters if p.ndim <= 1]
-        for some, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
+        turned = [p for p in matrices if id(p) not in apart]
+        rows = [p for p in matrices if id(p) in apart]
+        decay = config.weight_decay
+        for some, decays in ((turned, decay), (rows, decay), (vectors, 0.0)):
             if some:
-                group = {"params": some, "lr": lr, "weight_decay": decay}
+                group = {"params": some, "lr": lr, "weight_decay": decays}
+                if config.name == "muon":
+                    group["orthogonal"] = some is turned
                 settings.append({**group, "name": name, "base_lr": lr})
     optimizer: torch.optim.Optimizer
     # Fused: one pass over weights, gradients and momenta instead of one an operation.
     if config.name == "adamw":
         optimizer = torch.optim.AdamW(settings, betas=(config.momentum, 0.999), fused=True)
+    elif config.name == "muon":
+        optimizer = Muon(settings, config.momentum)
     else:
         optimizer = torch.optim.SGD(settings, momentum=config.momentum, fused=True)
     optimizer.register_step_pre_hook(_align_gradients)

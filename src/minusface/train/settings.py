@@ -10,7 +10,7 @@ from minusface.errors import MinusfaceError, choice_error
 CHOICES: dict[str, tuple[str, ...]] = {
     "task": get_args(TaskName),
     "precision": get_args(Precision),
-    "optimizer.name": ("sgd", "adamw"),
+    "optimizer.name": ("sgd", "adamw", "muon"),
     "schedule.name": ("step", "cosine"),
     "stage2.obfuscation": ("shuffle", "mask"),
     "data.on_error": ("fail", "skip"),

@@ -44,8 +44,10 @@ class Run:
     ) -> None:
         self.task, self.config, self.card, self.loggers = task, config, card, loggers
         self.evaluate = evaluate
-        self.optimizer = build_optimizer(config.optimizer, task.groups())
-        self.shards = Shards(task.sharded(), self.optimizer)
+        sharded = task.sharded()
+        centres = [parameter for parameter, _, _ in sharded.values()]
+        self.optimizer = build_optimizer(config.optimizer, task.groups(), centres)
+        self.shards = Shards(sharded, self.optimizer)
         self.step, self.best = 0, -math.inf
         # False within a step, when there is nothing that could be gone on from.
         self.whole = True
