@@ -78,6 +78,34 @@ def test_mixtures_are_of_both_and_repeat_under_their_seed() -> None:
     assert int((made[..., 1:].int() - made[..., :-1].int()).abs().max()) < 60
 
 
+def test_how_many_are_one_persons_is_chosen() -> None:
+    black = torch.zeros(64, 3, SIDE, SIDE, dtype=torch.uint8)
+    white = torch.full_like(black, 255)
+    for alone, expected in ((0.0, 0), (1.0, 64)):
+        made = mixed(black, white, torch.Generator().manual_seed(1), alone)
+        assert int((made == 0).flatten(1).all(1).sum()) == expected
+
+
+def test_of_two_people_and_never_of_one(tmp_path: Path) -> None:
+    root = tmp_path / "shades"
+    for person, level in enumerate((10, 90, 170, 250)):
+        for image in range(2):
+            path = root / f"p{person}" / f"{image}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), np.full((SIDE, SIDE, 3), level, np.uint8))
+    photos = FolderDataset(root)
+    Mixing(photos, Corners(), tmp_path / "two", seed=1, alone=0).run(64)
+    Mixing(photos, Corners(), tmp_path / "any", seed=1).run(64)
+
+    def flat(out: Path) -> int:
+        faces = [cv2.imread(str(path)) for path in sorted(out.glob("faces/mixed-*/*.jpg"))]
+        assert len(faces) == 64
+        return sum(int(face.max()) - int(face.min()) <= 1 for face in faces)
+
+    assert flat(tmp_path / "two") == 0
+    assert flat(tmp_path / "any") > 64 * 0.3
+
+
 def test_faces_are_bent_by_little() -> None:
     ramp = torch.arange(SIDE).expand(256, 3, SIDE, SIDE).to(torch.uint8) * 2
     made = mixed(ramp, ramp, torch.Generator().manual_seed(0)).float()
@@ -120,10 +148,12 @@ def test_a_folder_is_grown_and_a_stopped_run_goes_on(
     assert network.asked - asked == 8 + 5
     assert (out / "teacher.npz").read_bytes() == before
     assert (out / "faces" / "mixed-00001" / "003.jpg").is_file()
-    with pytest.raises(MinusfaceError, match="other photos, network or seed"):
+    with pytest.raises(MinusfaceError, match="other photos, network, seed or --alone"):
         Mixing(photos, network, out, seed=3).run(12)
-    with pytest.raises(MinusfaceError, match="other photos, network or seed"):
+    with pytest.raises(MinusfaceError, match="other photos, network, seed or --alone"):
         Mixing(photos, network, out, seed=2, known="another").run(12)
+    with pytest.raises(MinusfaceError, match="other photos, network, seed or --alone"):
+        Mixing(photos, network, out, seed=2, alone=0).run(12)
     # Faces that the file would not tell of could not be trained on.
     with pytest.raises(MinusfaceError, match="begun for 12 mixtures, expected as many or more"):
         Mixing(photos, network, out, seed=2).run(11)
@@ -216,6 +246,8 @@ def test_the_commands(
         ["teach", str(photos.root), "--out", str(tmp_path / "t.txt"), *asked],
         ["mix", str(photos.root), "--out", str(grown), "--count", "0", *asked],
         ["mix", str(photos.root), "--out", str(grown), "--seed", "-1", *asked],
+        ["mix", str(photos.root), "--out", str(grown), "--alone", "1.5", *asked],
+        ["mix", str(photos.root), "--out", str(grown), "--alone", "nan", *asked],
         ["teach", str(photos.root), "--out", str(out), "--network", str(tmp_path / "none.dat")],
         ["teach", str(photos.root), "--out", str(out / "under.npz"), *asked],
         ["mix", str(photos.root), "--out", str(out / "under"), *asked],

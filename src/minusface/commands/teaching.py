@@ -54,6 +54,7 @@ def mix(
     people: str | None = None,
     teacher: str | None = None,
     seed: int = 0,
+    alone: float = 0.3,
     json: bool = False,
 ) -> int:
     """Grow a face folder by faces that nobody has, which a network is asked about: more to learn from.
@@ -69,6 +70,8 @@ def mix(
         people: a file that lists the people to take, those to train on; by default all.
         teacher: a .npz of the same network with the photos' embeddings; by default the network is asked.
         seed: the same seed makes the same faces.
+        alone: the part of the mixtures that are one person's photo, bent. 0 for a cohort (pack --cohort):
+            then all are of two people.
         json: print the outcome as JSON.
     """
     from minusface.data import FolderDataset
@@ -82,10 +85,12 @@ def mix(
         raise MinusfaceError(f"--count {count}: expected 1 or more")
     if not 0 <= seed < 2**63:
         raise MinusfaceError(f"--seed {seed}: expected at least 0 and less than {2**63}")
+    if not 0 <= alone <= 1:
+        raise MinusfaceError(f"--alone {alone}: expected between 0 and 1")
     asked = open_network(network)
     known = hashlib.sha256(Path(network).read_bytes()).hexdigest()
     photos = FolderDataset(folder_of(data, ""), people)
-    mixing = Mixing(photos, asked, Path(out), seed, known)
+    mixing = Mixing(photos, asked, Path(out), seed, known, alone)
     keep_freed_memory()
     with bar("mixing", len(mixing.photos) + count) as advance:
         done = mixing.run(count, teacher, advance)

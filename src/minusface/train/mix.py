@@ -23,13 +23,14 @@ BENDS, BEND = 5, 3.0
 STRETCH = 0.06
 
 
-def mixed(first: Tensor, second: Tensor, random: torch.Generator) -> Tensor:
+def mixed(first: Tensor, second: Tensor, random: torch.Generator, alone: float = ALONE) -> Tensor:
     """One new face of each two.
 
     Args:
         first: (B, 3, N, N) bytes, RGB.
         second: the same, drawn apart.
         random: a CPU generator.
+        alone: the part of them that are the first's alone, bent.
 
     Returns:
         (B, 3, N, N) bytes, on the CPU.
@@ -40,8 +41,8 @@ def mixed(first: Tensor, second: Tensor, random: torch.Generator) -> Tensor:
     steep = torch.rand(count, 1, 1, 1, generator=random)
     knots = torch.randn(count, 1, KNOTS, KNOTS, generator=random)
     own = field(lean, steep, knots, (side, side))
-    alone = torch.rand(count, 1, 1, 1, generator=random) < ALONE
-    made = torch.where(alone, one, torch.lerp(other, one, own))
+    unmixed = torch.rand(count, 1, 1, 1, generator=random) < alone
+    made = torch.where(unmixed, one, torch.lerp(other, one, own))
     return _bent(made, random).clamp(0, 255).round().to(torch.uint8)
 
 

@@ -22,7 +22,7 @@ from minusface.errors import MinusfaceError
 from minusface.files import check_writable, write_atomically
 from minusface.recognize.teachers import Float64, read_teacher
 from minusface.train.augment import to_crops
-from minusface.train.mix import mixed
+from minusface.train.mix import ALONE, mixed
 from minusface.train.teach import BATCH, Network, descriptors, stacked, write_teacher
 
 # Faces of a folder: what is written at a time, and what a stopped run does again.
@@ -56,16 +56,26 @@ class Mixing:
         out: a new folder, or one that the same settings began.
         seed: the same seed makes the same faces.
         known: what the network is told from others by, as its file's SHA-256.
+        alone: the part of the mixtures that are one person's, bent; of 0 every one is of two people.
 
     Raises:
         MinusfaceError: one person, or mixtures among the photos.
     """
 
     def __init__(
-        self, photos: FolderDataset, network: Network, out: Path, seed: int = 0, known: str = ""
+        self,
+        photos: FolderDataset,
+        network: Network,
+        out: Path,
+        seed: int = 0,
+        known: str = "",
+        alone: float = ALONE,
     ) -> None:
         self.photos, self.network, self.out, self.seed = photos, network, out, seed
+        self.alone = alone
         self._settings = {"photos": photos.fingerprint(), "network": known, "seed": seed}
+        if alone != ALONE:  # Folders made before there was a choice have no such key.
+            self._settings["alone"] = alone
         self._rows = [np.flatnonzero(photos.labels == person) for person in range(photos.classes)]
         if len(self._rows) < 2:
             raise MinusfaceError(f"{photos.root}: one person, expected two or more to mix")
@@ -133,7 +143,7 @@ class Mixing:
             raise MinusfaceError(f"{path}: damaged, expected a new folder") from error
         if before != self._settings:
             raise MinusfaceError(
-                f"{self.out}: made with other photos, network or seed, expected a new folder"
+                f"{self.out}: made with other photos, network, seed or --alone, expected a new folder"
             )
         if count < most:
             raise MinusfaceError(f"{self.out}: begun for {most} mixtures, expected as many or more")
@@ -155,7 +165,8 @@ class Mixing:
         random = torch.Generator().manual_seed(_seed(self.seed, number))
         parts = []
         for start in range(0, count, BATCH):
-            made = mixed(self._drawn(random), self._drawn(random), random)[: count - start]
+            one, other = self._pair(random)
+            made = mixed(one, other, random, self.alone)[: count - start]
             for name, image in zip(names[start:], made.permute(0, 2, 3, 1).numpy(), strict=False):
                 _, data = cv2.imencode(
                     ".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
@@ -170,13 +181,25 @@ class Mixing:
         write_atomically(kept, buffer.getvalue(), 0o600)
         return names, rows, False
 
-    def _drawn(self, random: torch.Generator) -> Tensor:
-        """A batch of photos, bytes: a person each, then one of their photos."""
+    def _drawn(self, random: torch.Generator) -> list[tuple[int, float]]:
+        """Of a batch: a person each, then which of their photos, from 0 to 1."""
         people = torch.randint(len(self._rows), (BATCH,), generator=random).tolist()
         which = torch.rand(BATCH, generator=random).tolist()
-        chosen = [
-            self._rows[p][int(w * len(self._rows[p]))] for p, w in zip(people, which, strict=True)
-        ]
+        return list(zip(people, which, strict=True))
+
+    def _pair(self, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Two batches of photos, bytes."""
+        first, second = self._drawn(random), self._drawn(random)
+        if not self.alone:
+            people = len(self._rows)
+            second = [
+                ((p + 1) % people if p == other else p, w)
+                for (other, _), (p, w) in zip(first, second, strict=True)
+            ]
+        return self._stacked(first), self._stacked(second)
+
+    def _stacked(self, drawn: list[tuple[int, float]]) -> Tensor:
+        chosen = [self._rows[p][int(w * len(self._rows[p]))] for p, w in drawn]
         return stacked([self.photos[int(index)].image for index in chosen])
 
 
