@@ -319,6 +319,38 @@ def test_a_person_in_two_spellings_has_one_limit(start, protected, kind: str) ->
     assert run.ask("GET", "/v1/people").json()["people"][0]["templates"] == 1
 
 
+@pytest.mark.parametrize("limit", [{"max_templates": 3}, {"max_templates_person": 3}])
+def test_enrolments_at_one_moment_share_the_room(start, protected, limit: dict[str, int]) -> None:  # type: ignore[no-untyped-def]
+    run, image = start(**limit), b64(png(protected[0]))
+    gate, embed = threading.Event(), run.service.model.embed
+    run.service.batcher._embed = lambda rows: (gate.wait(10), embed(rows))[1]
+    answers: list[tuple[int, str]] = []
+
+    def enroll(key: str) -> None:
+        body = {"person": "Ann", "images": [image] * 2}
+        answer = run.ask("POST", "/v1/enroll", body, headers={"idempotency-key": key})
+        answers.append((answer.status_code, answer.json().get("error", "")))
+
+    tries = [threading.Thread(target=enroll, args=[key]) for key in ("k1", "k1", "k2", "k3")]
+    deadline = time.monotonic() + 10
+    for number, thread in enumerate(tries):
+        thread.start()
+        while number == 0 and not run.service.room._held and time.monotonic() < deadline:
+            time.sleep(0.01)
+    while len(answers) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    held = len(run.service.room._held)
+    gate.set()
+    for thread in tries:
+        thread.join(20)
+    # Two of three keys find no room; the second try of the first needs none.
+    assert answers[:2] == [(409, "full")] * 2
+    assert held == len(answers) - 2 == 2
+    assert answers[2:] == [(200, "")] * 2
+    assert run.ask("GET", "/v1/people").json()["people"][0]["templates"] == 2
+    assert not run.service.room._held
+
+
 def test_a_collection_is_counted_now_and_then() -> None:
     now, counted = [0.0], []
 
@@ -336,8 +368,13 @@ def test_a_collection_is_counted_now_and_then() -> None:
 
     index: Any = Counting()
     room = Room(index, 10, 10, clock=lambda: now[0])
+
+    def check(count: int) -> None:
+        with room.held("a", [("Ann", count, None)]):
+            pass
+
     for _ in range(4):
-        room.check("a", [("Ann", 2, None)])
+        check(2)
         room.took("a", Added(("x", "y"), False))
         room.took("a", Added(("x", "y"), True))
     assert counted == ["a"]
@@ -346,16 +383,16 @@ def test_a_collection_is_counted_now_and_then() -> None:
     now[0] = 5.0
     for _ in range(3):
         with pytest.raises(FullError, match="at most 10 templates"):
-            room.check("a", [("Ann", 3, None)])
+            check(3)
     assert len(counted) == 2
     index.there = 0
     now[0] = 6.5
-    room.check("a", [("Ann", 3, None)])
+    check(3)
     assert len(counted) == 3
     index.there = 9
     now[0] = 6.5 + BELIEVED
     with pytest.raises(FullError):
-        room.check("a", [("Ann", 2, None)])
+        check(2)
 
 
 def test_new_keys_are_not_made_in_a_loop(start, protected) -> None:  # type: ignore[no-untyped-def]

@@ -125,20 +125,18 @@ class Service:
             check_name("person", person)
         self._ensure(collection)
         # The first under the key itself: one person alone is a batch of one.
-        once = [
-            None if request is None else _once(request, number, *one)
+        wanted = [
+            (one[0], len(one[1]), None if request is None else _once(request, number, *one))
             for number, one in enumerate(people)
         ]
-        counts = [len(images) for _, images in people]
-        names = [person for person, _ in people]
-        self._check_count(sum(counts))
-        self.room.check(collection, list(zip(names, counts, once, strict=True)))
-        rows = self.embed([image for _, images in people for image in images], collection)
+        self._check_count(sum(count for _, count, _ in wanted))
         added, start = [], 0
-        for person, count, one in zip(names, counts, once, strict=True):
-            added.append(self.index.add(collection, person, rows[start : start + count], one))
-            self.room.took(collection, added[-1])
-            start += count
+        with self.room.held(collection, wanted):
+            rows = self.embed([image for _, images in people for image in images], collection)
+            for person, count, one in wanted:
+                added.append(self.index.add(collection, person, rows[start : start + count], one))
+                self.room.took(collection, added[-1])
+                start += count
         return added
 
     def verify(
