@@ -13,6 +13,7 @@ from PIL import Image
 from minusface.checkpoint import Card, load_card, load_part, save
 from minusface.commands.pack import _cohorts_faces, pack
 from minusface.errors import MinusfaceError
+from minusface.recognize import Recognizer
 from tests.products import SIZE, tiny_checkpoint
 
 
@@ -126,6 +127,20 @@ def test_a_cohort_is_of_mixtures_where_there_are_some(
     card = load_card(Path(out))
     assert card.data["cohort"] == {"images": 24, "mixtures": 24, "name": "faces", "seed": 0}
     assert card.model["recognizer"]["cohort"] == 24
+    with pytest.raises(MinusfaceError, match="cohort: 17 near centres, expected 1 to 16"):
+        pack(str(model), out, cohort=str(faces), cohort_near=17)
+    with pytest.raises(MinusfaceError, match="expected --cohort FACES too"):
+        pack(str(model), out, cohort_slope=2.0)
+    assert load_card(Path(out)) == card
+    assert pack(str(model), out, cohort=str(faces), cohort_near=8, cohort_slope=1.6) == 0
+    steep = load_card(Path(out))
+    told = steep.model["recognizer"]
+    assert (told["cohort_near"], told["cohort_slope"]) == (8, 1.6)
+    # In half precision, too.
+    assert Recognizer.load(out).template_size == Recognizer.load(model).template_size + 1
+    # Packed anew without a word about the form, it is the usual one.
+    assert pack(out, str(tmp_path / "again"), cohort=str(faces)) == 0
+    assert load_card(tmp_path / "again").model == card.model
     # Nobody's faces are each another one's.
     dataset, whose = _cohorts_faces(str(faces), None, SIZE)
     assert dataset.people == ["mixed-00000", "mixed-00001"]

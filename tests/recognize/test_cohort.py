@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,20 @@ def test_it_is_what_loops_make() -> None:
     for row, found in zip(given.tolist(), made(given).tolist(), strict=True):
         assert found == pytest.approx(reference.template(row, centres, usual), abs=1e-5)
     assert made(given.bfloat16()).dtype == torch.float32
+
+
+def test_another_form_is_what_loops_make() -> None:
+    made = Cohort.of(drawn(400, 0), 40, nearest=5, slope=2)
+    centres, usual = made.centres_kd.tolist(), float(made.usual)
+    rows = nnf.normalize(drawn(400, 0), dim=1).tolist()
+    expected = sum(reference.near(row, centres, 5) for row in rows) / 400
+    assert usual == pytest.approx(expected, abs=1e-5)
+    given = drawn(10, 1)
+    for row, found in zip(given.tolist(), made(given).tolist(), strict=True):
+        assert found == pytest.approx(reference.template(row, centres, usual, 5, 2.0), abs=1e-5)
+    for form in ({"nearest": 0}, {"nearest": NEAR + 1}, {"slope": 0.0}, {"slope": math.nan}):
+        with pytest.raises(MinusfaceError, match="cohort: "):
+            Cohort(20, 4, **form)  # type: ignore[arg-type]
 
 
 def test_the_cosine_of_templates_follows_the_corrected_score() -> None:
@@ -123,11 +138,11 @@ def test_no_centre_is_one_persons() -> None:
         Cohort.of(rows[:480], people=torch.arange(480) % 2)
 
 
-def with_cohort(folder: Path) -> Path:
+def with_cohort(folder: Path, nearest: int = NEAR, slope: float = SLOPE) -> Path:
     """A tiny stage-2 checkpoint whose recogniser has a cohort."""
     path = tiny_checkpoint(folder / "without")
     recognizer = Recognizer.load(path)
-    recognizer.cohort = Cohort.of(drawn(400, 5, DIMENSIONS), 20)
+    recognizer.cohort = Cohort.of(drawn(400, 5, DIMENSIONS), 20, nearest=nearest, slope=slope)
     from minusface.protect import Protector
 
     return saved(folder / "with", "stage2", Protector.load(path), recognizer)
@@ -158,17 +173,42 @@ def test_a_checkpoint_keeps_it(tmp_path: Path) -> None:
     assert torch.allclose(fresh.eval().embed(noise()).vectors, plain, atol=1e-6)
 
 
+def test_a_checkpoint_keeps_another_form(tmp_path: Path) -> None:
+    usual, other = with_cohort(tmp_path / "a"), with_cohort(tmp_path / "b", slope=2.0)
+    few = with_cohort(tmp_path / "c", nearest=6, slope=1.6)
+    cards = [load_card(path) for path in (usual, other, few)]
+    told = [card.model["recognizer"] for card in cards]
+    assert not {"cohort_near", "cohort_slope"} & set(told[0])
+    assert (told[1]["cohort_near"], told[1]["cohort_slope"]) == (NEAR, 2.0)
+    assert (told[2]["cohort_near"], told[2]["cohort_slope"]) == (6, 1.6)
+    # Templates of one do not compare with another's, so they are not the same weights.
+    assert len({card.files["model"]["sha256"] for card in cards}) == 3
+    for path, slope in ((other, 2.0), (few, 1.6)):
+        plain = Recognizer.load(path)
+        assert plain.cohort is not None
+        assert plain.cohort.slope == slope
+        cohort, plain.cohort = plain.cohort, None
+        found = Recognizer.load(path).embed(noise()).vectors
+        assert torch.allclose(found, cohort(plain.embed(noise()).vectors), atol=1e-6)
+    changed = json.loads((other / "card.json").read_text())
+    changed["model"]["recognizer"]["cohort_slope"] = 3.0
+    (other / "card.json").write_text(json.dumps(changed))
+    with pytest.raises(MinusfaceError, match=r"cohort: made with \[16.0, 2.0\], its card has"):
+        Recognizer.load(other)
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
+        ({"cohort_slope": 2.0}, "cohort"),
+        ({"cohort_near": 0}, "cohort: 0 near centres, expected 1 to 16"),
+        ({"cohort_slope": 2}, "recognizer.cohort_slope is 2, expected float"),
         ({"cohort": "20"}, "recognizer.cohort is '20', expected int"),
         ({"cohort": 24}, r"cohort: centres_kd has shape \(20, 16\), expected \(24, 16\)"),
         ({"crowd": 3}, "recognizer has .*'crowd'"),
     ],
 )
 def test_damaged_cards_are_refused(tmp_path: Path, change: dict[str, Any], match: str) -> None:
-    import json
-
     path = with_cohort(tmp_path)
     card = json.loads((path / "card.json").read_text())
     card["model"]["recognizer"] |= change

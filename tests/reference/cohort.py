@@ -23,10 +23,15 @@ def near(embedding: Row, centres: Sequence[Row], count: int = 16) -> float:
     return sum(cosines[:count]) / count
 
 
-def template(embedding: Row, centres: Sequence[Row], usual: float) -> list[float]:
-    """One coordinate more, of weight 2, flat where a cosine of 0.4 decides."""
-    slope = 3 / (4 * (1 - 0.4))
-    last = math.sqrt(2) * (1 - slope * (near(embedding, centres) - usual))
+def template(
+    embedding: Row,
+    centres: Sequence[Row],
+    usual: float,
+    count: int = 16,
+    slope: float = 3 / (4 * (1 - 0.4)),
+) -> list[float]:
+    """One coordinate more, of weight 2, by default flat where a cosine of 0.4 decides."""
+    last = math.sqrt(2) * (1 - slope * (near(embedding, centres, count) - usual))
     return unit([*unit(embedding), last])
 
 

@@ -27,6 +27,8 @@ def pack(
     mean: str | None = None,
     cohort: str | None = None,
     cohort_people: str | None = None,
+    cohort_near: int = 16,
+    cohort_slope: float = 1.25,
     seed: int = 0,
     json: bool = False,
 ) -> int:
@@ -49,6 +51,9 @@ def pack(
             holds mixtures (OUT/faces of data mix), these alone are taken: best such as were not trained on,
             since what was learned by heart lies otherwise than strangers do.
         cohort_people: a file that lists the people to take; by default all, or all mixtures.
+        cohort_near: how many centres are near, 1 to 16. Fewer, and a steeper slope, even out false matches
+            between groups of people; more pairs may be missed.
+        cohort_slope: how much being near counts, more than 0.
         seed: of the cohort's permutations and clusters.
         json: print the outcome as JSON.
     """
@@ -58,6 +63,7 @@ def pack(
     from minusface.checkpoint import CARD, find, load_card, load_part, save
     from minusface.errors import MinusfaceError
     from minusface.files import check_writable
+    from minusface.recognize.cohort import NEAR, SLOPE
     from minusface.weights import resolve
 
     folder, target = find(resolve(checkpoint)), Path(out)
@@ -74,9 +80,14 @@ def pack(
         card, tensors = _mean(card, tensors, other, anew=cohort is not None)
     if cohort is not None:
         check_writable(target / CARD)
-        card, tensors = _with_cohort(folder, card, tensors, cohort, cohort_people, seed)
+        form = (cohort_near, cohort_slope)
+        card, tensors = _with_cohort(folder, card, tensors, cohort, cohort_people, seed, form)
     elif cohort_people is not None:
         raise MinusfaceError("--cohort-people: people of a cohort, expected --cohort FACES too")
+    elif (cohort_near, cohort_slope) != (NEAR, SLOPE):
+        raise MinusfaceError(
+            "--cohort-near, --cohort-slope: of a cohort, expected --cohort FACES too"
+        )
     narrow = tensors if float32 else {name: _halved(tensor) for name, tensor in tensors.items()}
     data = {**card.data, PACKED: "float32" if float32 else "float16"}
     named = dataclasses.replace(card, config=without_folders(card.config), data=data)
@@ -178,8 +189,8 @@ def _mean(
     for part in ("codec", "generator", "n_duplicate", "obfuscation"):
         if theirs.model.get(part) != card.model.get(part):
             raise MinusfaceError(f"--mean {other}: another {part}, expected the same model")
-    mine, yours = ({**(c.model.get("recognizer") or {}), "cohort": None} for c in (card, theirs))
-    if mine != yours or len(mine) == 1 or theirs.task != card.task:
+    mine, yours = (_cohortless(c.model.get("recognizer") or {}) for c in (card, theirs))
+    if mine != yours or not mine or theirs.task != card.task:
         raise MinusfaceError(f"--mean {other}: another recogniser or task, expected the same model")
     made = mean_of(tensors, load_part(other), f"--mean {other}")
     if not anew and any(c.model["recognizer"].get("cohort") for c in (card, theirs)):
@@ -188,14 +199,20 @@ def _mean(
             "--cohort FACES makes a new one",
             file=sys.stderr,
         )
-    spec = {key: value for key, value in card.model["recognizer"].items() if key != "cohort"}
+    spec = _cohortless(card.model["recognizer"])
     told = {"task": theirs.task, "model": theirs.files["model"]["sha256"]}
     model, data = {**card.model, "recognizer": spec}, {**card.data, "mean_with": told}
     return dataclasses.replace(card, model=model, data=data, metrics={}), made
 
 
 def _with_cohort(
-    folder: Path, card: Card, tensors: dict[str, Tensor], faces: str, people: str | None, seed: int
+    folder: Path,
+    card: Card,
+    tensors: dict[str, Tensor],
+    faces: str,
+    people: str | None,
+    seed: int,
+    form: tuple[int, float],
 ) -> tuple[Card, dict[str, Tensor]]:
     """Card and tensors with a cohort of the faces, embedded by what is packed, in full precision."""
     import dataclasses
@@ -208,7 +225,7 @@ def _with_cohort(
     from minusface.evaluate.embedders import Embedder
     from minusface.evaluate.models import load_model
     from minusface.memory import keep_freed_memory
-    from minusface.recognize.cohort import Cohort
+    from minusface.recognize.cohort import NEAR, Cohort
     from minusface.recognize.recognizer import COHORT, PREFIX, Recognizer, backbone_tensors
 
     if card.task not in ("plain", "stage2"):
@@ -216,16 +233,19 @@ def _with_cohort(
     keep_freed_memory()
     model = load_model(folder, seed=seed, eight_bits=True)
     assert isinstance(model.embedder, Embedder)
-    plain = {key: value for key, value in card.model["recognizer"].items() if key != "cohort"}
+    Cohort(NEAR, 1, *form)  # A form that cannot be is refused before anything is embedded.
+    plain = _cohortless(card.model["recognizer"])
     recognizer = Recognizer.from_spec(plain, str(folder)).eval().requires_grad_(False)
     ours = {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}
     load_into(recognizer.backbone, backbone_tensors(ours), str(folder))
     model.embedder.recognizer = recognizer
     dataset, whose = _cohorts_faces(faces, people, model.size)
     embeddings = embed_dataset(model, dataset, range(len(dataset)))
-    made = Cohort.of(embeddings, seed=seed, people=torch.as_tensor(whose))
+    made = Cohort.of(
+        embeddings, seed=seed, people=torch.as_tensor(whose), nearest=form[0], slope=form[1]
+    )
     own = {f"{PREFIX}{COHORT}{name}": tensor for name, tensor in made.state_dict().items()}
-    spec = {**card.model["recognizer"], "cohort": len(made.centres_kd)}
+    spec = {**plain, **made.spec()}
     mixtures = int((whose >= dataset.classes).sum())
     told = {"images": len(dataset), "mixtures": mixtures, "name": dataset.name, "seed": seed}
     data = {**card.data, "cohort": told}
@@ -233,6 +253,11 @@ def _with_cohort(
         card, model={**card.model, "recognizer": spec}, data=data, metrics={}
     )
     return changed, {**tensors, **own}
+
+
+def _cohortless(spec: dict[str, Any]) -> dict[str, Any]:
+    """A recogniser's part of a card but for its cohort."""
+    return {key: value for key, value in spec.items() if not key.startswith("cohort")}
 
 
 def _cohorts_faces(

@@ -12,7 +12,9 @@ For
     slope = (1 + WEIGHT) / (2 WEIGHT (1 - DECIDED_AT))
 
 the cosine of two such templates follows the corrected one, to first order in near - usual, for pairs whose
-own cosine is DECIDED_AT: where decisions are made. A template tells no more of a face than before.
+own cosine is DECIDED_AT: where decisions are made. A template tells no more of a face than before. A steeper
+slope and fewer near centres even errors out between groups of people, and cost accuracy where most are of one
+group (EXPERIMENTS.md).
 
 The cohort is the centres of clusters of embeddings of photos, or better of mixtures that were not trained on:
 photos that were learned by heart lie elsewhere than strangers'. Each is the mean of several people, who count
@@ -35,6 +37,7 @@ CENTRES = 512
 NEAR = 16
 WEIGHT, DECIDED_AT = 2.0, 0.4
 SLOPE = (1 + WEIGHT) / (2 * WEIGHT * (1 - DECIDED_AT))
+STEEPEST = 10.0
 ROUNDS = 20
 # Photos a centre, and people, at least: one of fewer would be some person's.
 LEAST, PEOPLE = 8, 4
@@ -46,17 +49,34 @@ class Cohort(nn.Module):
     Args:
         centres: K, at least NEAR.
         size: D.
+        nearest: so many of the centres are near.
+        slope: how much being near counts.
+
+    Raises:
+        MinusfaceError: too few centres, or a form that cannot be.
     """
 
     centres_kd: Tensor
     usual: Tensor
+    form: Tensor
 
-    def __init__(self, centres: int, size: int) -> None:
+    def __init__(self, centres: int, size: int, nearest: int = NEAR, slope: float = SLOPE) -> None:
         super().__init__()
         if centres < NEAR:
             raise MinusfaceError(f"cohort: {centres} centres, expected {NEAR} or more")
+        if not 1 <= nearest <= NEAR:
+            raise MinusfaceError(f"cohort: {nearest} near centres, expected 1 to {NEAR}")
+        if not 0 < slope <= STEEPEST:
+            raise MinusfaceError(
+                f"cohort: slope {slope}, expected more than 0 and at most {STEEPEST:g}"
+            )
+        self.nearest, self.slope = nearest, float(slope)
         self.register_buffer("centres_kd", torch.zeros(centres, size))
         self.register_buffer("usual", torch.zeros(1))
+        # Kept with the weights, so that another form makes other weights: their templates do not compare.
+        # Weights from before there was a choice hold none.
+        usual_form = (nearest, slope) == (NEAR, SLOPE)
+        self.register_buffer("form", torch.tensor([nearest, slope]), persistent=not usual_form)
 
     @classmethod
     def of(
@@ -65,6 +85,8 @@ class Cohort(nn.Module):
         centres: int = CENTRES,
         seed: int = 0,
         people: Tensor | None = None,
+        nearest: int = NEAR,
+        slope: float = SLOPE,
     ) -> Cohort:
         """The cohort of photos or mixtures.
 
@@ -73,6 +95,8 @@ class Cohort(nn.Module):
             centres: K at most; clusters of fewer than LEAST photos, or PEOPLE people, go to others.
             seed: of the clusters' beginnings.
             people: (M,) whose the photos are, as numbers; by default each is another one's.
+            nearest: see the class.
+            slope: see the class.
 
         Raises:
             MinusfaceError: so few photos or people that fewer than NEAR clusters are left.
@@ -90,7 +114,7 @@ class Cohort(nn.Module):
                 f"cohort: {photos} photos make {len(found)} clusters of {LEAST} photos and {PEOPLE} people "
                 f"or more, expected {NEAR}: more photos, of more people"
             )
-        made = cls(len(found), size)
+        made = cls(len(found), size, nearest, slope)
         made.centres_kd.copy_(found)
         made.usual.copy_(made.near(rows.float()).mean())
         return made
@@ -100,15 +124,34 @@ class Cohort(nn.Module):
         """Numbers of a template: D + 1."""
         return self.centres_kd.shape[1] + 1
 
+    def spec(self) -> dict[str, int | float]:
+        """What a recogniser's card must hold to rebuild it; the usual form is left out."""
+        form = {"cohort_near": self.nearest, "cohort_slope": self.slope}
+        usual = (self.nearest, self.slope) == (NEAR, SLOPE)
+        return {"cohort": len(self.centres_kd), **({} if usual else form)}
+
+    def check_form(self, where: str) -> None:
+        """Refuse weights that were made with another form than their card tells of.
+
+        Raises:
+            MinusfaceError: they were.
+        """
+        told = torch.tensor([self.nearest, self.slope], dtype=self.form.dtype)
+        # Weights may be in half precision.
+        if not torch.allclose(self.form.cpu(), told, rtol=2e-3):
+            raise MinusfaceError(
+                f"{where}: made with {self.form.tolist()}, its card has {told.tolist()}"
+            )
+
     def near(self, unit: Tensor) -> Tensor:
-        """Mean of the NEAR highest cosines of unit rows (B, D) with the centres: (B,)."""
-        return (unit @ self.centres_kd.T).topk(NEAR, dim=1).values.mean(1)
+        """Mean of the ``nearest`` highest cosines of unit rows (B, D) with the centres: (B,)."""
+        return (unit @ self.centres_kd.T).topk(self.nearest, dim=1).values.mean(1)
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """See the class; float32 out."""
         with without_autocast(embeddings.device.type):
             unit = nnf.normalize(embeddings.float(), dim=1)
-            ease = 1 - SLOPE * (self.near(unit) - self.usual)
+            ease = 1 - self.slope * (self.near(unit) - self.usual)
             return nnf.normalize(torch.cat([unit, WEIGHT**0.5 * ease[:, None]], 1), dim=1)
 
 

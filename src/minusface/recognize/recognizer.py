@@ -18,7 +18,7 @@ from minusface.config import InputTransform, Precision, RecognizerConfig
 from minusface.devices import autocast_type, pick_precision
 from minusface.errors import MinusfaceError, choice_error
 from minusface.recognize.backbones import build_backbone
-from minusface.recognize.cohort import Cohort
+from minusface.recognize.cohort import NEAR, SLOPE, Cohort
 from minusface.recognize.iresnet import IResNet
 from minusface.recognize.standard import standardize
 from minusface.recognize.unmix import Unmix
@@ -36,7 +36,7 @@ SPEC_TYPES = {
     "kind": str,
 }
 # Left out of the card of a recogniser that has none.
-OPTIONAL_TYPES = {"cohort": int}
+OPTIONAL_TYPES = {"cohort": int, "cohort_near": int, "cohort_slope": float}
 PREFIX = "recognizer."
 COHORT = "cohort."
 
@@ -51,6 +51,8 @@ class Recognizer(nn.Module):
         kind: what it was made for: ``protected`` images in [0, 1], ``crop``s in [-1, 1], or ``features``
             (the residue's frequency channels in stage 1), which are never transformed.
         cohort: centres of a cohort, for templates with one more coordinate; none in training.
+        cohort_near: how many of them are near.
+        cohort_slope: how much being near counts.
 
     Raises:
         MinusfaceError: an unknown name, or sizes that do not fit.
@@ -63,6 +65,8 @@ class Recognizer(nn.Module):
         size: int = 112,
         kind: RecognizerKind = "protected",
         cohort: int | None = None,
+        cohort_near: int = NEAR,
+        cohort_slope: float = SLOPE,
     ) -> None:
         super().__init__()
         if kind not in get_args(RecognizerKind):
@@ -82,7 +86,9 @@ class Recognizer(nn.Module):
             self.unmix = Unmix(size, config.input == "unmixed_wide")
         read = in_channels if self.unmix is None else self.unmix.channels(in_channels)
         self.backbone = build_backbone(config.backbone, read, config.embedding_size, size)
-        self.cohort = None if cohort is None else Cohort(cohort, config.embedding_size)
+        self.cohort: Cohort | None = None
+        if cohort is not None:
+            self.cohort = Cohort(cohort, config.embedding_size, cohort_near, cohort_slope)
         self.precision: Literal["float32", "bfloat16"] = "float32"
         """Of the backbone's convolutions in evaluation; input transform, sums and cohort stay float32."""
 
@@ -238,7 +244,7 @@ class Recognizer(nn.Module):
             "in_channels": self.in_channels,
             "size": self.size,
             "kind": self.kind,
-            **({} if self.cohort is None else {"cohort": len(self.cohort.centres_kd)}),
+            **({} if self.cohort is None else self.cohort.spec()),
         }
 
     @classmethod
@@ -258,7 +264,8 @@ class Recognizer(nn.Module):
                     f"{where}: recognizer.{name} is {spec[name]!r}, expected {kind.__name__}"
                 )
         config = RecognizerConfig(spec["backbone"], spec["embedding_size"], spec["input"])
-        return cls(config, spec["in_channels"], spec["size"], spec["kind"], spec.get("cohort"))
+        form = {name: spec[name] for name in OPTIONAL_TYPES if name in spec}
+        return cls(config, spec["in_channels"], spec["size"], spec["kind"], **form)
 
     @classmethod
     def load(cls, path: Path | str = "default", precision: Precision = "float32") -> Recognizer:
@@ -287,6 +294,7 @@ class Recognizer(nn.Module):
         if recognizer.cohort is not None:
             held = {k.removeprefix(COHORT): v for k, v in tensors.items() if k.startswith(COHORT)}
             checkpoint.load_into(recognizer.cohort, held, f"{path}, cohort")
+            recognizer.cohort.check_form(f"{path}, cohort")
         recognizer.precision = pick_precision(precision, "cpu")
         return recognizer.eval().requires_grad_(False)
 
