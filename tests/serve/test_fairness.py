@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from minusface.errors import MinusfaceError
-from minusface.index import Added, Stats
+from minusface.index import Added, Request, Stats
 from minusface.serve.images import ImageError, decode_png
 from minusface.serve.room import BELIEVED, FullError, Room
 from minusface.serve.schemas import VerifyRequest
@@ -349,6 +349,30 @@ def test_enrolments_at_one_moment_share_the_room(start, protected, limit: dict[s
     assert answers[2:] == [(200, "")] * 2
     assert run.ask("GET", "/v1/people").json()["people"][0]["templates"] == 2
     assert not run.service.room._held
+
+
+def test_tries_of_one_enrolment_count_once() -> None:
+    class Empty:
+        def stats(self, collection: str) -> Stats:
+            return Stats(0, 0, True, 1)
+
+        def count(self, collection: str, person: str) -> int:
+            return 0
+
+    index: Any = Empty()
+    room, once = Room(index, 4, 4), Request("k", b"d")
+    with room.held("a", [("Ann", 2, once)]), room.held("a", [("Ann", 2, once)]):
+        with room.held("a", [("Bob", 2, None)]):
+            with pytest.raises(FullError), room.held("a", [("Cem", 1, None)]):
+                pass
+            with room.held("b", [("Cem", 4, None)]):
+                pass
+        with room.held("a", [("Ann", 2, Request("other", b"d"))]):
+            pass
+        with pytest.raises(FullError), room.held("a", [("Ann", 3, None)]):
+            pass
+    with room.held("a", [("Cem", 4, None)]):
+        pass
 
 
 def test_a_collection_is_counted_now_and_then() -> None:

@@ -57,7 +57,7 @@ class Room:
         self._index, self._most, self._most_person = index, most, most_person
         self._clock, self._mutex = clock, threading.Lock()
         self._counts: dict[str, _Count] = {}
-        # Enrolments under way by number: collection and people. Dictionaries keep their order.
+        # Enrolments under way by number: collection and people.
         self._held: dict[int, tuple[str, People]] = {}
         self._numbers = itertools.count()
 
@@ -128,20 +128,23 @@ class Room:
         return None
 
     def _before(self, collection: str, people: People, number: int) -> Counter[str]:
-        """Templates under way of those who came earlier, by person; another try of the same is none of them.
+        """Templates under way of those who came earlier, by person; tries of one enrolment count once, other
+        tries of these people's not at all.
 
         Of two that came at once one counts the other, not both each other: where there is room for one, one
         is enrolled.
         """
-        again = {request for _, _, request in people if request is not None}
+        known = {request for _, _, request in people if request is not None}
         found: Counter[str] = Counter()
         with self._mutex:
             held = list(self._held.items())
         for other, (name, theirs) in held:
             if other < number and name == collection:
                 for person, count, request in theirs:
-                    if request is None or request not in again:
+                    if request is None or request not in known:
                         found[_spelt(person)] += count
+                    if request is not None:
+                        known.add(request)
         return found
 
     def _fits(self, collection: str, wanted: int) -> bool:
