@@ -71,7 +71,7 @@ def mix(
         teacher: a .npz of the same network with the photos' embeddings; by default the network is asked.
         seed: the same seed makes the same faces.
         alone: the part of the mixtures that are one person's photo, bent. 0 for a cohort (pack --cohort):
-            then all are of two people.
+            then all are of two people, if some mostly of one.
         json: print the outcome as JSON.
     """
     from minusface.data import FolderDataset
